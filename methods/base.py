@@ -1,0 +1,108 @@
+"""What passes between the core and a rule: one record in, one record out.
+
+Axes, here and everywhere: P prompts, G responses per prompt, B = P·G responses, T response tokens (padded),
+K ids of the rollout policy's top-k.
+
+A rule is a dataclass: its fields are the settings (their numbers live in conf/method/), calling it decides.
+
+    >>> batch = TokenBatch(logprobs, rollout_logprobs, advantages, mask, divergence)      # each [B, T]
+    >>> decision = DPPO(delta=0.15, divergence="topk_tv", ratio_cap=20.0)(batch)
+    >>> loss = -(batch.advantages * decision.weight * decision.keep * logprobs_with_grad * mask).sum() / denominator
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+LOG_RATIO_CLAMP = 20.0
+
+
+@dataclass
+class TokenBatch:
+    """Detached per-token tensors of one micro-batch (whole responses), [B, T] unless said otherwise.
+
+    Masked positions may hold anything, NaN and inf included: they are zeroed here, once, so that no rule has to care.
+    A position counts valid tokens only: a hole in the mask takes no place in a prefix.
+    """
+
+    logprobs: Tensor  # log π(y_t), the learner's, current weights
+    rollout_logprobs: Tensor  # log μ(y_t), as the rollout engine computed it (or the anchor that stands in for it)
+    advantages: Tensor
+    mask: Tensor  # True on response tokens
+    divergence: Tensor | None = None  # D_t ≥ 0, the score that the rule's `divergence` setting names
+    response_key: Tensor | None = None  # [B] int64, the response's identity: seeds permutations, whatever the split
+    weight_perm: Tensor | None = None  # int64, a permutation of each row's valid positions (0-based)
+    kl_direction: Tensor | None = None  # (π_y − μ_y) + Σ_i π_i (μ_i − π_i), the predicted change of KL(μ‖π) per unit logit
+
+    def __post_init__(self):
+        self.mask = self.mask.bool()
+        for name in ("logprobs", "rollout_logprobs", "advantages", "divergence", "kl_direction"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, torch.where(self.mask, value.detach(), torch.zeros_like(value)))
+
+    @cached_property
+    def log_ratio(self) -> Tensor:
+        """log ρ_t, clamped to ±20 so that exp stays finite; 0 where masked."""
+        return (self.logprobs - self.rollout_logprobs).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
+
+    @cached_property
+    def ratio(self) -> Tensor:
+        """ρ_t = π(y_t)/μ(y_t); 1 where masked."""
+        return self.log_ratio.exp()
+
+    @cached_property
+    def outward(self) -> Tensor:
+        """A(ρ − 1) > 0: the update would move the policy further away from the rollout policy."""
+        return self.advantages * (self.ratio - 1) > 0
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """1-based position among the valid tokens of the row; meaningless where masked."""
+        return self.mask.long().cumsum(-1)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[B, 1] number of valid tokens of each row."""
+        return self.mask.long().sum(-1, keepdim=True)
+
+    def exclusive_cumsum(self, values: Tensor) -> Tensor:
+        """Σ_{j<t} over valid tokens, 0 for the first."""
+        values = torch.where(self.mask, values, torch.zeros_like(values))
+        return values.cumsum(-1) - values
+
+    def row_mean(self, values: Tensor) -> Tensor:
+        """[B, 1] mean over valid tokens; 0 for an empty row."""
+        return torch.where(self.mask, values, torch.zeros_like(values)).sum(-1, keepdim=True) / self.lengths.clamp(min=1)
+
+
+@dataclass
+class Decision:
+    """What a rule says of each token, [B, T]: how much its gradient weighs, and whether it contributes at all."""
+
+    weight: Tensor  # ≥ 0
+    keep: Tensor  # 0 or 1, or [0, 1] for soft gates, in the dtype of weight
+    aux: dict[str, Tensor] = field(default_factory=dict)  # diagnostics, per token or per row: S_prev, c, delta_b, …
+
+
+@dataclass
+class Rule:
+    """Base of all rules. A subclass adds its settings as fields, checks their ranges, and implements the call."""
+
+    scope: ClassVar[str] = "token"  # token | response | minibatch: how much of the minibatch one decision looks at
+
+    def __call__(self, batch: TokenBatch) -> Decision:
+        raise NotImplementedError(f"{type(self).__name__} must implement __call__")
+
+    def check(self, condition: bool, setting: str, remedy: str) -> None:
+        """Raise ValueError naming the setting, its value and the remedy."""
+        if not condition:
+            raise ValueError(f"method.{setting}={getattr(self, setting)!r}: {remedy}")
+
+    def settings(self) -> dict:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
