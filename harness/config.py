@@ -1,0 +1,229 @@
+"""Types and ranges of every setting; the values stand in conf/*.yaml, each in one place.
+
+A key is scientific unless its field says `operational()`: where and how a run happens, never what comes out of it.
+Only scientific keys are hashed (harness/identity.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from harness.loss import AGGREGATIONS
+from methods.base import Rule
+
+
+def operational() -> Any:
+    return field(default=MISSING, metadata={"operational": True})
+
+
+def require(condition: bool, key: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise ValueError(f"{key}={value!r}: {remedy}")
+
+
+def one_of(key: str, value: str, options) -> None:
+    require(value in options, key, value, f"choose one of {', '.join(options)}")
+
+
+def positive(section: str, config: object, *keys: str) -> None:
+    for key in keys:
+        require(getattr(config, key) > 0, f"{section}.{key}", getattr(config, key), "must be above 0")
+
+
+def not_negative(section: str, config: object, *keys: str) -> None:
+    for key in keys:
+        require(getattr(config, key) >= 0, f"{section}.{key}", getattr(config, key), "must be 0 or more")
+
+
+@dataclass
+class ModelConfig:
+    path: str = MISSING  # "builtin:chain", a local folder, or a hub id
+    revision: str | None = MISSING  # of a hub id
+    dtype: str = MISSING  # float32 | bfloat16: the learner's weights
+    chat_template: bool = MISSING  # put prompts through the tokenizer's chat template
+
+    def __post_init__(self):
+        one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+
+
+@dataclass
+class CollapseConfig:
+    """Thresholds of the written rule (harness/collapse.py), the same for every method."""
+
+    window: float = MISSING  # share of train.steps over which reward must stay low, and that sets the reference mismatch
+    reward_share: float = MISSING  # of the running maximum of the moving average
+    entropy_floor: float = MISSING  # nat per token
+    entropy_rise: float = MISSING  # times the first step's entropy
+    truncated_share: float = MISSING
+    length_share: float = MISSING  # of the running median length
+    mismatch_rise: float = MISSING  # times the median of the first window
+    eval_share: float = MISSING  # of the best evaluation, twice in a row
+
+    def __post_init__(self):
+        require(0 < self.window <= 1, "train.collapse.window", self.window, "a share of train.steps in (0, 1]")
+
+
+@dataclass
+class TrainConfig:
+    steps: int = MISSING
+    prompts_per_step: int = MISSING
+    group_size: int = MISSING  # responses per prompt
+    updates_per_step: int = MISSING  # minibatches; each response is used once
+    lr: float = MISSING
+    warmup_updates: int = MISSING  # linear, then constant
+    betas: list[float] = MISSING
+    adam_eps: float = MISSING
+    weight_decay: float = MISSING
+    clip_norm: float = MISSING
+    anchor: str = MISSING  # rollout: ratio = learner / rollout policy; old: learner / learner at the start of the step
+    advantage_norm: str = MISSING  # none | std
+    aggregation: str = MISSING
+    divergence: str = MISSING  # the per-token score of the trust/* metrics, the same for every method
+    topk_set: str = MISSING  # union | replace
+    precision: str = MISSING  # float32 | bfloat16: autocast of the learner's forward
+    token_budget: int = MISSING  # padded positions in a micro-batch
+    logprob_chunk: int = MISSING  # tokens whose logits exist at the same time
+    on_collapse: str = MISSING  # mark | stop
+    collapse: CollapseConfig = MISSING
+
+    def __post_init__(self):
+        counts = ("steps", "prompts_per_step", "group_size", "updates_per_step", "token_budget", "logprob_chunk")
+        positive("train", self, *counts, "lr", "clip_norm", "adam_eps")
+        not_negative("train", self, "warmup_updates", "weight_decay")
+        betas_valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        require(betas_valid, "train.betas", self.betas, "two numbers in [0, 1)")
+        require(self.group_size >= 2, "train.group_size", self.group_size, "a group needs 2 responses or more")
+        one_of("train.anchor", self.anchor, ("rollout", "old"))
+        one_of("train.advantage_norm", self.advantage_norm, ("none", "std"))
+        one_of("train.aggregation", self.aggregation, tuple(AGGREGATIONS))
+        one_of("train.topk_set", self.topk_set, ("union", "replace"))
+        one_of("train.precision", self.precision, ("float32", "bfloat16"))
+        one_of("train.on_collapse", self.on_collapse, ("mark", "stop"))
+
+
+@dataclass
+class DataConfig:
+    kind: str = MISSING  # chain: the embedded task; problems: a file of real problems
+    path: str | None = MISSING  # JSON Lines or Parquet
+    template: str = MISSING  # evals.prompts.TEMPLATES or a file
+    grader: str = MISSING  # evals.graders.GRADERS
+    allow_duplicates: bool = MISSING
+    allow_overlap: list[str] = MISSING  # benchmarks that the training data may contain
+
+    def __post_init__(self):
+        one_of("data.kind", self.kind, ("chain", "problems"))
+        needs_path = self.kind == "problems" and not self.path
+        require(not needs_path, "data.path", self.path, "data=jsonl needs data.path=FILE (JSON Lines or Parquet)")
+
+
+@dataclass
+class RolloutConfig:
+    engine: str = MISSING  # transformers | vllm
+    lag: int = MISSING  # steps between sampling a batch and learning from it
+    top_k: int = MISSING  # ids recorded per position; the whole vocabulary when it is smaller
+    max_prompt_length: int = MISSING
+    max_response_length: int = MISSING
+    temperature: float = MISSING
+    top_p: float = MISSING
+    precision: str = MISSING  # float32 | bfloat16
+    max_rows: int = MISSING  # responses decoded side by side
+    canary_rows: int = MISSING  # fresh responses scored by engine and learner at equal weights, each step
+
+    def __post_init__(self):
+        positive("rollout", self, "top_k", "max_prompt_length", "max_response_length", "max_rows", "canary_rows")
+        not_negative("rollout", self, "lag")
+        one_of("rollout.engine", self.engine, ("transformers", "vllm"))
+        one_of("rollout.precision", self.precision, ("float32", "bfloat16"))
+        untruncated = self.temperature == 1.0 and self.top_p == 1.0
+        require(
+            untruncated,
+            "rollout.temperature, rollout.top_p",
+            (self.temperature, self.top_p),
+            "training rollouts are sampled at temperature 1 without top-p, else the ratio compares different policies; "
+            "evaluation has its own eval.temperature and eval.top_p",
+        )
+
+
+@dataclass
+class EvalConfig:
+    benchmarks: list[str] = MISSING  # evals.benchmarks.BENCHMARKS, or jsonl:FILE
+    root: str | None = MISSING  # folder with the benchmark files
+    n: int = MISSING  # samples per problem
+    temperature: float = MISSING
+    top_p: float = MISSING
+    max_response_length: int = MISSING
+    every: int = MISSING  # steps; also at step 0 and after the last
+    template: str = MISSING
+    grader: str = MISSING
+    max_rows: int = MISSING
+
+    def __post_init__(self):
+        positive("eval", self, "n", "every", "temperature", "max_response_length", "max_rows")
+        require(0 < self.top_p <= 1, "eval.top_p", self.top_p, "a probability in (0, 1]")
+
+
+@dataclass
+class ClusterConfig:
+    executor: str = operational()  # local | debug | slurm
+    processes: int | None = operational()  # side by side; null: one for each core
+    threads: int = operational()  # per process
+
+    def __post_init__(self):
+        one_of("cluster.executor", self.executor, ("local", "debug"))
+        positive("cluster", self, "threads")
+
+
+@dataclass
+class TrackerConfig:
+    kind: str = operational()  # none | wandb
+
+    def __post_init__(self):
+        one_of("tracker.kind", self.kind, ("none",))
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = operational()
+    keep_last: int = operational()
+
+    def __post_init__(self):
+        positive("checkpoint", self, "every", "keep_last")
+
+
+@dataclass
+class RecordConfig:
+    samples: bool = operational()  # keep every evaluation's completions, compressed
+
+
+@dataclass
+class HarnessConfig:
+    dry_run: bool = operational()
+    display: str = operational()  # auto | live | plain | none
+
+    def __post_init__(self):
+        one_of("harness.display", self.display, ("auto", "live", "plain", "none"))
+
+
+@dataclass
+class Config:
+    """The root. `experiment` and `preset` are the names chosen on the command line: they name the folder."""
+
+    method: Rule = MISSING
+    model: ModelConfig = MISSING
+    train: TrainConfig = MISSING
+    data: DataConfig = MISSING
+    rollout: RolloutConfig = MISSING
+    eval: EvalConfig = MISSING
+    checkpoint: CheckpointConfig = operational()
+    record: RecordConfig = operational()
+    cluster: ClusterConfig = operational()
+    tracker: TrackerConfig = operational()
+    harness: HarnessConfig = operational()
+    runs_dir: str = operational()
+    seed: int = MISSING
+
+    def __post_init__(self):
+        not_negative("", self, "seed")

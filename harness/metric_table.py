@@ -1,0 +1,83 @@
+"""Every stored metric: key, unit, meaning, reduction. The one definition; docs/metrics.md is generated from it.
+
+Names follow verl's where verl has one (actor/, response_length/, prompt_length/), so that existing dashboards work.
+A key with <…> stands for a family. Metrics mean the same for every method; a method's own are under method/<name>/.
+The loss is not comparable between methods and is stored for health checks only.
+
+    python -m harness.metric_table > docs/metrics.md
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+POSITION_BUCKETS = 10  # by relative position (t − 1)/T in the response: bucket 0 is its first tenth
+
+
+@dataclass(frozen=True)
+class Metric:
+    key: str
+    unit: str
+    meaning: str
+    reduction: str
+
+
+TOKENS = "over the step's learned response tokens"
+RESPONSES = "over the step's responses"
+UPDATES = "mean over the step's updates"
+
+METRICS = [
+    Metric("reward/mean", "share", "mean reward of the step's rollouts", RESPONSES),
+    Metric("reward/informative_groups", "share", "groups whose rewards differ: only these carry a gradient", "over the step's groups"),
+    Metric("response_length/mean", "tokens", "mean response length, end token included", RESPONSES),
+    Metric("response_length/max", "tokens", "longest response", RESPONSES),
+    Metric("response_length/min", "tokens", "shortest response", RESPONSES),
+    Metric("response_length/clip_ratio", "share", "responses cut at rollout.max_response_length", RESPONSES),
+    Metric("prompt_length/mean", "tokens", "mean prompt length", "over the step's prompts"),
+    Metric("actor/entropy", "nat", "entropy of the learner's next-token distribution, before the update", TOKENS),
+    Metric("actor/grad_norm", "", "norm of the gradient before clipping", UPDATES),
+    Metric("actor/lr", "", "learning rate of the last update", "last"),
+    Metric("actor/pg_loss", "", "surrogate loss −Σ A·weight·keep·log π / denominator; not comparable between methods", UPDATES),
+    Metric("trust/mask_frac", "share", "gradient-carrying tokens (A ≠ 0) with keep = 0 (1 − keep for soft gates)", TOKENS),
+    Metric("trust/mask_frac_token", "share", "of these, dropped by a token's own score", TOKENS),
+    Metric("trust/mask_frac_budget", "share", "of these, dropped by the prefix budget alone", TOKENS),
+    Metric("trust/seq_rejected_frac", "share", "learned responses without any kept token", "over learned responses"),
+    Metric("trust/weight_mean", "", "mean weight of kept tokens", TOKENS),
+    Metric("trust/delta_b_eff", "", "effective prefix budget δ_b of rules that have one", "mean over learned responses"),
+    Metric("trust/div_mean", "", "train.divergence between rollout policy and learner", "mean " + TOKENS),
+    Metric("trust/div_p90", "", "the same", "0.9 quantile " + TOKENS),
+    Metric("trust/div_max", "", "the same", "maximum " + TOKENS),
+    Metric("trust/div_by_pos/<bucket>", "", "the same by relative position in the response", "mean in the bucket"),
+    Metric("trust/div_top10_by_pos/<bucket>", "", "the same, mean of the highest tenth", "mean of the bucket's highest tenth"),
+    Metric("trust/mask_by_pos/<bucket>", "share", "trust/mask_frac by relative position", "mean in the bucket"),
+    Metric("staleness/k1", "nat", "k1 = −log ρ between rollout policy and learner at use, lag and earlier updates included", "mean " + TOKENS),
+    Metric("staleness/k3", "nat", "k3 = ρ − 1 − log ρ, likewise", "mean " + TOKENS),
+    Metric("staleness/ratio_max", "", "largest ρ, likewise", "maximum " + TOKENS),
+    Metric("staleness/ratio_min", "", "smallest ρ, likewise", "minimum " + TOKENS),
+    Metric("staleness/versions", "updates", "updates between the weights that sampled and the weights at use", "mean over updates"),
+    Metric("mismatch/k1", "nat", "k1 between engine and learner at equal weights, on fresh canary responses", "mean over canary tokens"),
+    Metric("mismatch/k3", "nat", "k3, likewise", "mean over canary tokens"),
+    Metric("mismatch/abs_error", "nat", "|log-prob of engine − of learner|, likewise", "mean over canary tokens"),
+    Metric("mismatch/max_error", "nat", "the same", "maximum over canary tokens"),
+    Metric("mismatch/rel_error", "share", "|1 − ρ| at equal weights", "mean over canary tokens"),
+    Metric("mismatch/pearson", "", "correlation of the sampled tokens' probabilities, engine against learner", "over canary tokens"),
+    Metric("health/updates_skipped", "updates", "updates skipped because loss or gradient was not finite", "sum over updates"),
+    Metric("health/nonfinite_rollout", "responses", "responses left out because a rollout log-prob was not finite", "sum"),
+    Metric("cost/response_tokens", "tokens", "response tokens sampled in this step", "sum"),
+    Metric("cost/learned_tokens", "tokens", "response tokens that passed through the learner", "sum"),
+    Metric("cost/padding_frac", "share", "padded positions of all positions the learner computed", "over the step"),
+    Metric("time/<stage>", "s", "wall time: rollout, reward, forward_backward, rule, optimizer, canary, evaluation, checkpoint, step", "sum"),
+    Metric("time/tokens_per_s_rollout", "tokens/s", "response tokens sampled per second of time/rollout", "over the step"),
+    Metric("time/tokens_per_s_learner", "tokens/s", "learned response tokens per second of forward_backward + rule + optimizer", "over the step"),
+    Metric("method/<name>/<key>", "", "a rule's own diagnostics (its Decision.aux)", "mean " + TOKENS),
+]
+
+
+def markdown() -> str:
+    lines = ["# Metrics", "", "Generated from harness/metric_table.py.", "", "| key | unit | meaning | reduction |", "|---|---|---|---|"]
+    lines += [f"| `{m.key}` | {m.unit} | {m.meaning.replace('|', chr(92) + '|')} | {m.reduction} |" for m in METRICS]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
