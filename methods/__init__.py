@@ -1,0 +1,61 @@
+"""The registered rules. Adding one: a module, an import and a line here, a YAML in conf/method/, hand-computed cases.
+
+Third parties register theirs without touching this repository, through an entry point of the group `harness.methods`
+whose name is the rule's and whose value is its class.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from methods.base import Decision, DivergenceRule, Rule, TokenBatch
+from methods.cispo import CISPO
+from methods.cppo import CPPO
+from methods.dppo import DPPO
+from methods.grpo import GRPO
+from methods.minpro import MinPRO
+from methods.pg import PG
+from methods.pg_is import PGIS
+from methods.ppo import PPO
+from methods.trm import TRM
+from methods.trm_avg import TRMAvg
+from methods.trm_max import TRMMax
+
+METHODS: dict[str, type[Rule]] = {
+    "ppo": PPO,
+    "grpo": GRPO,
+    "dppo": DPPO,
+    "cppo": CPPO,
+    "trm_max": TRMMax,
+    "trm_avg": TRMAvg,
+    "trm": TRM,
+    "cispo": CISPO,
+    "minpro": MinPRO,
+    "pg": PG,
+    "pg_is": PGIS,
+}
+
+ENTRY_POINTS = "harness.methods"
+
+
+@cache
+def all_methods() -> dict[str, type[Rule]]:
+    """METHODS and the rules of installed plug-ins, by registered name."""
+    plugins = {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}
+    taken = METHODS.keys() & plugins.keys()
+    if taken:
+        raise ValueError(f"plug-in rules named like built-in ones: {' '.join(sorted(taken))}; rename their entry points")
+    return METHODS | plugins
+
+
+def rule_name(rule: Rule | type[Rule]) -> str:
+    """The name under which a rule, given as settings object or as class, is registered."""
+    rule_class = rule if isinstance(rule, type) else type(rule)
+    for name, registered in all_methods().items():
+        if registered is rule_class:
+            return name
+    raise ValueError(f"{rule_class.__name__} is not registered: add it to METHODS, or as entry point of {ENTRY_POINTS}")
+
+
+__all__ = ["METHODS", "Decision", "DivergenceRule", "Rule", "TokenBatch", "all_methods", "rule_name"]

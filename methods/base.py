@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 LOG_RATIO_CLAMP = 20.0
+MISSING: Any = "???"  # OmegaConf's mark of a setting whose number must come from conf/method/*.yaml
 
 
 @dataclass
@@ -38,13 +38,18 @@ class TokenBatch:
     response_key: Tensor | None = None  # [B] int64, the response's identity: seeds permutations, whatever the split
     weight_perm: Tensor | None = None  # int64, a permutation of each row's valid positions (0-based)
     kl_direction: Tensor | None = None  # (π_y − μ_y) + Σ_i π_i (μ_i − π_i), the predicted change of KL(μ‖π) per unit logit
+    horizon: int | None = None  # longest response the run allows, for `length: padded`; the tensors' width if absent
 
     def __post_init__(self):
         self.mask = self.mask.bool()
         for name in ("logprobs", "rollout_logprobs", "advantages", "divergence", "kl_direction"):
             value = getattr(self, name)
             if value is not None:
-                setattr(self, name, torch.where(self.mask, value.detach(), torch.zeros_like(value)))
+                setattr(self, name, self.masked(value.detach()))
+
+    def masked(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """`values` with `fill` at masked positions, whatever stood there."""
+        return values.masked_fill(~self.mask, fill)
 
     @cached_property
     def log_ratio(self) -> Tensor:
@@ -73,21 +78,32 @@ class TokenBatch:
 
     def exclusive_cumsum(self, values: Tensor) -> Tensor:
         """Σ_{j<t} over valid tokens, 0 for the first."""
-        values = torch.where(self.mask, values, torch.zeros_like(values))
+        values = self.masked(values)
         return values.cumsum(-1) - values
+
+    def row_sum(self, values: Tensor) -> Tensor:
+        """[B, 1] sum over valid tokens; 0 for an empty row."""
+        return self.masked(values).sum(-1, keepdim=True)
 
     def row_mean(self, values: Tensor) -> Tensor:
         """[B, 1] mean over valid tokens; 0 for an empty row."""
-        return torch.where(self.mask, values, torch.zeros_like(values)).sum(-1, keepdim=True) / self.lengths.clamp(min=1)
+        return self.row_sum(values) / self.lengths.clamp(min=1)
+
+    def row_max(self, values: Tensor) -> Tensor:
+        """[B, 1] maximum over valid tokens of values ≥ 0; 0 for an empty row."""
+        return self.masked(values).amax(-1, keepdim=True)
 
 
 @dataclass
 class Decision:
     """What a rule says of each token, [B, T]: how much its gradient weighs, and whether it contributes at all."""
 
-    weight: Tensor  # ≥ 0
+    weight: Tensor  # ≥ 0 (DRPO may go below with a tiny ε)
     keep: Tensor  # 0 or 1, or [0, 1] for soft gates, in the dtype of weight
     aux: dict[str, Tensor] = field(default_factory=dict)  # diagnostics, per token or per row: S_prev, c, delta_b, …
+
+    def __post_init__(self):
+        self.keep = self.keep.to(self.weight.dtype)
 
 
 @dataclass
@@ -95,6 +111,16 @@ class Rule:
     """Base of all rules. A subclass adds its settings as fields, checks their ranges, and implements the call."""
 
     scope: ClassVar[str] = "token"  # token | response | minibatch: how much of the minibatch one decision looks at
+    divergence: ClassVar[str | None] = None  # the per-token score the core hands over, for rules that use one
+    topk_set: ClassVar[str] = "union"  # which explicit set a Top-K score uses
+
+    def __post_init__(self):
+        for name, value in self.settings().items():
+            self.check(value != MISSING, name, f"give it a value, as conf/method/{type(self).__name__.lower()}.yaml does")
+        self.validate()
+
+    def validate(self) -> None:
+        """Check the ranges of the settings, with `check`."""
 
     def __call__(self, batch: TokenBatch) -> Decision:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__")
@@ -106,3 +132,26 @@ class Rule:
 
     def settings(self) -> dict:
         return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass
+class DivergenceRule(Rule):
+    """A rule that looks at a divergence of the next-token distributions, D_t."""
+
+    divergence: str = MISSING  # topk_tv topk_kl binary_tv binary_kl full_tv full_kl k1 k2 k3 abs_log_ratio
+    topk_set: str = MISSING  # union: top-K ids and the sampled one; replace: the sampled one takes the place of the K-th
+
+    def validate(self) -> None:
+        self.check(self.topk_set in ("union", "replace"), "topk_set", "choose union or replace")
+
+    def score(self, batch: TokenBatch) -> Tensor:
+        if batch.divergence is None:
+            raise ValueError(f"{type(self).__name__} needs TokenBatch.divergence: hand over the {self.divergence} score")
+        return batch.divergence
+
+
+def inside_clip(batch: TokenBatch, ratio: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
+    """PPO's trust region on any ratio: False where A > 0 and ratio > high, or A < 0 and ratio < low; bool [B, T]."""
+    above = (batch.advantages > 0) & (ratio > high)
+    below = (batch.advantages < 0) & (ratio < low)
+    return ~(above | below)

@@ -1,0 +1,196 @@
+"""How far the learner's next-token distribution π is from the rollout policy's μ, per token, after the same prefix.
+
+Both are untruncated softmaxes at the sampling temperature. A Top-K score is reduced to an explicit set E of ids and one bucket
+for all others: `union`, the rollout policy's top K and the sampled token (K or K + 1 ids), or `replace` (DPPO's published
+code), K ids of which the sampled token takes the last place if it is not among them. Both are lower bounds of the
+full-vocabulary value, and equal to it if K ≥ V. l = log ρ = log π(y) − log μ(y), clamped to ±20.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from methods.base import LOG_RATIO_CLAMP
+
+OTHER_FLOOR = 1e-12  # least mass of the bucket of unlisted ids, so that its logarithm exists
+BINARY_FLOOR = 1e-8
+
+
+@dataclass
+class PolicyPair:
+    """Two policies at the same tokens. Masked positions may hold anything. K ≤ V ids, most likely first."""
+
+    tokens: Tensor  # [B, T] int64, the sampled ids y
+    logprobs: Tensor  # [B, T] log π(y)
+    rollout_logprobs: Tensor  # [B, T] log μ(y)
+    topk_ids: Tensor  # [B, T, K] int64, the rollout policy's most likely ids
+    topk_logprobs: Tensor  # [B, T, K] log π at those ids, from the full softmax
+    rollout_topk_logprobs: Tensor  # [B, T, K] log μ at those ids
+    mask: Tensor  # [B, T] True on response tokens
+    vocab_size: int
+
+    def __post_init__(self):
+        for name in ("logprobs", "rollout_logprobs", "topk_logprobs", "rollout_topk_logprobs"):
+            setattr(self, name, at_least_float32(getattr(self, name).detach()))
+
+    @property
+    def complete(self) -> bool:
+        """The listed ids are the whole vocabulary."""
+        return self.topk_ids.shape[-1] >= self.vocab_size
+
+    @cached_property
+    def log_ratio(self) -> Tensor:
+        return (self.logprobs - self.rollout_logprobs).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
+
+    @cached_property
+    def unlisted(self) -> Tensor:
+        """[B, T] bool: the sampled token is not among the K ids."""
+        return (self.topk_ids != self.tokens[..., None]).all(-1)
+
+    @cached_property
+    def sampled(self) -> Terms:
+        return Terms.of(self.rollout_logprobs, self.logprobs)
+
+    @cached_property
+    def listed(self) -> Terms:
+        return Terms.of(self.rollout_topk_logprobs, self.topk_logprobs)
+
+    def explicit_sum(self, term: Callable[[Terms], Tensor], topk_set: str) -> Tensor:
+        """[B, T] Σ_{i in E} term_i, without building E: the listed ids, corrected where the sampled one is not listed."""
+        correction = term(self.sampled)
+        if topk_set == "replace":
+            correction = correction - term(self.listed.last())
+        return term(self.listed).sum(-1) + torch.where(self.unlisted, correction, 0.0)
+
+    def other(self, topk_set: str) -> Terms:
+        """[B, T] the bucket of unlisted ids."""
+        rollout = (1 - self.explicit_sum(lambda t: t.mu, topk_set)).clamp(min=OTHER_FLOOR)
+        learner = (1 - self.explicit_sum(lambda t: t.pi, topk_set)).clamp(min=OTHER_FLOOR)
+        return Terms(rollout.log(), learner.log(), rollout, learner)
+
+    def reduced_sum(self, term: Callable[[Terms], Tensor], topk_set: str) -> Tensor:
+        """[B, T] the sum over E and the bucket of all other ids, which is empty if E is the vocabulary."""
+        listed = self.explicit_sum(term, topk_set)
+        return listed if self.complete else listed + term(self.other(topk_set))
+
+
+@dataclass
+class Terms:
+    """Probabilities of the same ids under both policies, with their logarithms; one shape for all."""
+
+    log_mu: Tensor
+    log_pi: Tensor
+    mu: Tensor
+    pi: Tensor
+
+    @classmethod
+    def of(cls, log_mu: Tensor, log_pi: Tensor) -> Terms:
+        return cls(log_mu, log_pi, log_mu.exp(), log_pi.exp())
+
+    def last(self) -> Terms:
+        return Terms(self.log_mu[..., -1], self.log_pi[..., -1], self.mu[..., -1], self.pi[..., -1])
+
+    def gap(self) -> Tensor:
+        return (self.mu - self.pi).abs()
+
+    def relative_entropy(self) -> Tensor:
+        return self.mu * (self.log_mu - self.log_pi)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def topk_tv(pair: PolicyPair, topk_set: str) -> Tensor:
+    """Total variation ½ Σ |μ_i − π_i|, in [0, 1]."""
+    return 0.5 * pair.reduced_sum(Terms.gap, topk_set)
+
+
+def topk_kl(pair: PolicyPair, topk_set: str) -> Tensor:
+    """KL(μ‖π) = Σ μ_i (log μ_i − log π_i), ≥ 0 up to rounding."""
+    return pair.reduced_sum(Terms.relative_entropy, topk_set)
+
+
+def full_tv(pair: PolicyPair, topk_set: str) -> Tensor:
+    require_complete(pair, "tv")
+    return topk_tv(pair, topk_set)
+
+
+def full_kl(pair: PolicyPair, topk_set: str) -> Tensor:
+    require_complete(pair, "kl")
+    return topk_kl(pair, topk_set)
+
+
+def require_complete(pair: PolicyPair, score: str) -> None:
+    if not pair.complete:
+        raise ValueError(
+            f"full_{score} needs all {pair.vocab_size} ids of the vocabulary, and {pair.topk_ids.shape[-1]} were recorded: "
+            f"use topk_{score}, or a rollout engine that records the full distribution"
+        )
+
+
+def binary_tv(pair: PolicyPair, topk_set: str) -> Tensor:
+    """Total variation of "the sampled token or another": |μ(y) − π(y)|."""
+    return pair.sampled.gap()
+
+
+def binary_kl(pair: PolicyPair, topk_set: str) -> Tensor:
+    """KL(μ‖π) of "the sampled token or another"."""
+    y = pair.sampled
+    return y.relative_entropy() + (1 - y.mu) * ((1 - y.mu + BINARY_FLOOR) / (1 - y.pi + BINARY_FLOOR)).log()
+
+
+def k1(pair: PolicyPair, topk_set: str) -> Tensor:
+    """−l, an unbiased estimate of KL(μ‖π) that may be negative."""
+    return -pair.log_ratio
+
+
+def k2(pair: PolicyPair, topk_set: str) -> Tensor:
+    """l²/2."""
+    return pair.log_ratio.square() / 2
+
+
+def k3(pair: PolicyPair, topk_set: str) -> Tensor:
+    """e^l − 1 − l, an unbiased estimate of KL(μ‖π), ≥ 0."""
+    return pair.log_ratio.expm1() - pair.log_ratio
+
+
+def abs_log_ratio(pair: PolicyPair, topk_set: str) -> Tensor:
+    return pair.log_ratio.abs()
+
+
+DIVERGENCES: dict[str, Callable[[PolicyPair, str], Tensor]] = {
+    score.__name__: score
+    for score in (topk_tv, topk_kl, binary_tv, binary_kl, full_tv, full_kl, k1, k2, k3, abs_log_ratio)
+}
+
+
+@torch.no_grad()
+def divergence(name: str, pair: PolicyPair, topk_set: str = "union") -> Tensor:
+    """[B, T] the named score, detached; 0 where masked."""
+    if name not in DIVERGENCES:
+        raise ValueError(f"method.divergence={name!r}: choose from {' '.join(DIVERGENCES)}")
+    check_set(topk_set)
+    return DIVERGENCES[name](pair, topk_set).masked_fill(~pair.mask.bool(), 0.0)
+
+
+@torch.no_grad()
+def kl_direction(pair: PolicyPair, topk_set: str = "union") -> Tensor:
+    """[B, T] (π_y − μ_y) + Σ_{i in E} π_i (μ_i − π_i); 0 where masked.
+
+    The change of KL(μ‖π) along the gradient of log π(y) with respect to the logits: positive if reinforcing the sampled token
+    moves the policies apart. Unlisted ids are left out: each one's product of two small probabilities is negligible.
+    """
+    check_set(topk_set)
+    drift = pair.explicit_sum(lambda t: t.pi * (t.mu - t.pi), topk_set)
+    return (pair.sampled.pi - pair.sampled.mu + drift).masked_fill(~pair.mask.bool(), 0.0)
+
+
+def check_set(topk_set: str) -> None:
+    if topk_set not in ("union", "replace"):
+        raise ValueError(f"method.topk_set={topk_set!r}: choose union or replace")

@@ -1,0 +1,62 @@
+"""Trust Region Masking, arXiv 2512.23075: a response is rejected whole if its divergence leaves the region.
+
+M(response) = 1[max_t D_t ≤ δ_max ∧ mean_t D_t ≤ δ_avg];  J = E[M ρ A].  D = KL(μ‖π) over the full vocabulary in the paper;
+without distributions the paper takes k2 or |log ρ| for the maximum and k3 for the mean.
+Two settings circulate: the pair (0.1, 0.002) used jointly, and the tighter 0.05 or 0.001 used alone (`trm_max`, `trm_avg`).
+
+`rejected`: a rejected response gives no gradient but stays in the denominator (`counted`, the paper and the default); or it
+leaves the mask (`removed`, verl's rejection sampling), which divides a token mean by the surviving tokens only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from methods.base import MISSING, Decision, DivergenceRule, TokenBatch
+
+
+@dataclass
+class MaskedResponses(DivergenceRule):
+    """What the three rules share: both criteria, an absent one being no bound."""
+
+    rejected: str = MISSING  # counted | removed
+
+    @property
+    def scope(self) -> str:
+        """`removed` needs the share of rejected tokens of the whole minibatch, whose denominator it shrinks."""
+        return "response" if self.rejected == "counted" else "minibatch"
+
+    def validate(self) -> None:
+        super().validate()
+        self.check(self.rejected in ("counted", "removed"), "rejected", "choose counted (paper) or removed (verl)")
+
+    def mask_responses(self, batch: TokenBatch, delta_max: float | None, delta_avg: float | None) -> Decision:
+        score = self.score(batch)
+        seq_max, seq_mean = batch.row_max(score), batch.row_mean(score)
+        seq_keep = batch.lengths > 0
+        if delta_max is not None:
+            seq_keep = seq_keep & (seq_max <= delta_max)
+        if delta_avg is not None:
+            seq_keep = seq_keep & (seq_mean <= delta_avg)
+        keep = batch.mask & seq_keep
+        weight = batch.ratio
+        if self.rejected == "removed":
+            weight = weight * (batch.mask.sum() / keep.sum().clamp(min=1))
+        aux = {"seq_max": seq_max, "seq_mean": seq_mean, "seq_keep": seq_keep.to(weight.dtype)}
+        return Decision(weight, keep, {name: value.squeeze(-1) for name, value in aux.items()})
+
+
+@dataclass
+class TRM(MaskedResponses):
+    """Trust Region Masking, Max ∧ Avg: weight ρ, the response kept if max D ≤ δ_max and mean D ≤ δ_avg."""
+
+    delta_max: float = MISSING  # ≥ 0
+    delta_avg: float = MISSING  # ≥ 0
+
+    def validate(self) -> None:
+        super().validate()
+        self.check(self.delta_max >= 0, "delta_max", "choose a bound of at least 0")
+        self.check(self.delta_avg >= 0, "delta_avg", "choose a bound of at least 0")
+
+    def __call__(self, batch: TokenBatch) -> Decision:
+        return self.mask_responses(batch, self.delta_max, self.delta_avg)
