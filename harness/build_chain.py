@@ -189,6 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m harness.build_chain", description="Rebuild the embedded model.")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; made if missing")
     parser.add_argument("--updates", type=int, default=NUM_UPDATES, help="fewer for a trial (default %(default)s)")
+    parser.add_argument("--samples", type=int, default=4, help="responses per held-out problem (default %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     tokenizer, model = build_tokenizer(), build_model()
@@ -199,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
     for num_operations in chain.LEVELS:
-        print(score(model, tokenizer, num_operations), flush=True)
+        print(score(model, tokenizer, num_operations, options.samples), flush=True)
 
 
 if __name__ == "__main__":
