@@ -3,7 +3,7 @@
 Both are untruncated softmaxes at the sampling temperature. A Top-K score is reduced to an explicit set E of ids and one bucket
 for all others: `union`, the rollout policy's top K and the sampled token (K or K + 1 ids), or `replace` (DPPO's published
 code), K ids of which the sampled token takes the last place if it is not among them. Both are lower bounds of the
-full-vocabulary value, and equal to it if K ≥ V. l = log ρ = log π(y) − log μ(y), clamped to ±20.
+full-vocabulary value, and equal to it if K ≥ V. l = log ρ = log π(y) − log μ(y), clamped to ±20 where it is exponentiated.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PolicyPair:
 
     @cached_property
     def log_ratio(self) -> Tensor:
-        return (self.logprobs - self.rollout_logprobs).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
+        return self.logprobs - self.rollout_logprobs
 
     @cached_property
     def unlisted(self) -> Tensor:
@@ -157,7 +157,8 @@ def k2(pair: PolicyPair, topk_set: str) -> Tensor:
 
 def k3(pair: PolicyPair, topk_set: str) -> Tensor:
     """e^l − 1 − l, an unbiased estimate of KL(μ‖π), ≥ 0."""
-    return pair.log_ratio.expm1() - pair.log_ratio
+    log_ratio = pair.log_ratio.clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
+    return log_ratio.expm1() - log_ratio
 
 
 def abs_log_ratio(pair: PolicyPair, topk_set: str) -> Tensor:

@@ -10,17 +10,26 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from methods.base import Decision, DivergenceRule, Rule, TokenBatch
+from methods.ce_gppo import CEGPPO
 from methods.cispo import CISPO
 from methods.cppo import CPPO
 from methods.dppo import DPPO
+from methods.drpo import DRPO
+from methods.gmpo import GMPO
 from methods.grpo import GRPO
+from methods.gspo import GSPO
+from methods.icepop import IcePop
+from methods.m2po import M2PO
 from methods.minpro import MinPRO
 from methods.pg import PG
 from methods.pg_is import PGIS
 from methods.ppo import PPO
+from methods.sapo import SAPO
+from methods.tis import TIS
 from methods.trm import TRM
 from methods.trm_avg import TRMAvg
 from methods.trm_max import TRMMax
+from methods.vespo import VESPO
 
 METHODS: dict[str, type[Rule]] = {
     "ppo": PPO,
@@ -34,6 +43,15 @@ METHODS: dict[str, type[Rule]] = {
     "minpro": MinPRO,
     "pg": PG,
     "pg_is": PGIS,
+    "tis": TIS,
+    "icepop": IcePop,
+    "gspo": GSPO,
+    "gmpo": GMPO,
+    "sapo": SAPO,
+    "m2po": M2PO,
+    "drpo": DRPO,
+    "ce_gppo": CEGPPO,
+    "vespo": VESPO,
 }
 
 ENTRY_POINTS = "harness.methods"

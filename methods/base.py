@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 LOG_RATIO_CLAMP = 20.0
@@ -51,10 +52,15 @@ class TokenBatch:
         """`values` with `fill` at masked positions, whatever stood there."""
         return values.masked_fill(~self.mask, fill)
 
+    @property
+    def raw_log_ratio(self) -> Tensor:
+        """log π(y_t) − log μ(y_t), for rules that average it before they exponentiate; 0 where masked."""
+        return self.logprobs - self.rollout_logprobs
+
     @cached_property
     def log_ratio(self) -> Tensor:
         """log ρ_t, clamped to ±20 so that exp stays finite; 0 where masked."""
-        return (self.logprobs - self.rollout_logprobs).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
+        return self.raw_log_ratio.clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)
 
     @cached_property
     def ratio(self) -> Tensor:
@@ -75,6 +81,10 @@ class TokenBatch:
     def lengths(self) -> Tensor:
         """[B, 1] number of valid tokens of each row."""
         return self.mask.long().sum(-1, keepdim=True)
+
+    def by_sign(self, positive: Tensor, if_true: float, if_false: float) -> Tensor:
+        """[B, T] one of two numbers, in the dtype of the ratio (two bare floats would make a float32)."""
+        return torch.where(positive, self.ratio.new_tensor(if_true), self.ratio.new_tensor(if_false))
 
     def exclusive_cumsum(self, values: Tensor) -> Tensor:
         """Σ_{j<t} over valid tokens, 0 for the first."""

@@ -50,8 +50,7 @@ class CPPO(DivergenceRule):
         self.check(self.position_weights in POSITION_WEIGHTS, "position_weights", f"choose from {' '.join(POSITION_WEIGHTS)}")
         self.check(self.length in ("response", "padded"), "length", "choose response (paper) or padded (verl)")
         check_cap(self)
-        if self.prefix_budget:
-            self.validate_budget()
+        self.validate_budget()
 
     def validate_budget(self) -> None:
         if self.adaptive:
@@ -76,11 +75,9 @@ class CPPO(DivergenceRule):
 
     def allowance(self, batch: TokenBatch, aux: dict[str, Tensor]) -> Tensor | None:
         """[B, T] δ + δ_b W_{t−1}, the divergence that a response may have spent by the end of token t; None without budget."""
-        if not self.prefix_budget:
-            return None
         delta_b = self.budget_rate(batch)
         aux["delta_b"] = delta_b.squeeze(-1)
-        return self.delta + delta_b * aux["W_prev"]
+        return self.delta + delta_b * aux["W_prev"] if self.prefix_budget else None
 
     def budget_rate(self, batch: TokenBatch) -> Tensor:
         """[B, 1] δ_b; the floor for an empty response."""

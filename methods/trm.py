@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from methods.base import MISSING, Decision, DivergenceRule, TokenBatch
 
 
@@ -33,7 +35,7 @@ class MaskedResponses(DivergenceRule):
     def mask_responses(self, batch: TokenBatch, delta_max: float | None, delta_avg: float | None) -> Decision:
         score = self.score(batch)
         seq_max, seq_mean = batch.row_max(score), batch.row_mean(score)
-        seq_keep = batch.lengths > 0
+        seq_keep = torch.ones_like(batch.lengths, dtype=torch.bool)
         if delta_max is not None:
             seq_keep = seq_keep & (seq_max <= delta_max)
         if delta_avg is not None:
