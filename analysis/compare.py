@@ -1,0 +1,97 @@
+"""Which methods of a comparison group can be told apart: means, pairwise differences, ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from analysis.scores import GroupScores
+from analysis.stats import Interval, difference, holm, interval, rank_bounds
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """one − other: its interval, whether it is paired by seed number, and its p-value corrected over all pairs (Holm)."""
+
+    one: str
+    other: str
+    interval: Interval
+    paired: bool
+    p_holm: float
+
+    @property
+    def told_apart(self) -> bool:
+        return self.p_holm < ALPHA
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One group under one selection rule. Scores and intervals in [0, 1]; methods without a scored run are absent."""
+
+    group: GroupScores
+    rule: str
+    scores_SP: dict[str, np.ndarray]
+    means: dict[str, Interval]  # over seeds, on these problems
+    contrasts: list[Contrast]
+    ranks: dict[str, tuple[int, int]]
+
+    @property
+    def by_mean(self) -> list[str]:
+        """Methods from the highest mean to the lowest; equal means in the group's own order."""
+        return sorted(self.means, key=lambda name: -self.means[name].estimate)
+
+    @property
+    def best(self) -> str | None:
+        return next(iter(self.by_mean), None)
+
+    def contrast(self, one: str, other: str) -> Contrast:
+        """The difference one − other, whichever way round it is stored."""
+        for c in self.contrasts:
+            if (c.one, c.other) == (one, other):
+                return c
+            if (c.one, c.other) == (other, one):
+                flipped = Interval(-c.interval.estimate, c.interval.se, c.interval.df, c.interval.level)
+                return Contrast(one, other, flipped, c.paired, c.p_holm)
+        raise KeyError((one, other))
+
+    @property
+    def not_told_from_best(self) -> list[str]:
+        return [name for name in self.by_mean[1:] if not self.contrast(self.best, name).told_apart]
+
+
+def compare(group: GroupScores, rule: str, methods: list[str]) -> Comparison:
+    """Compare the scored ones of `methods`, all pairs in one Holm family."""
+    names = [name for name in methods if name in group.scored]
+    scores = {name: group.selected(name, rule) for name in names}
+    means = {name: interval([scores[name]], group.benchmark_P) for name in names}
+    pairs = list(combinations(names, 2))
+    results = [differ(group, scores, one, other) for one, other in pairs]
+    adjusted = holm([result.p_value for result, _ in results])
+    contrasts = [
+        Contrast(one, other, result, paired, p)
+        for (one, other), (result, paired), p in zip(pairs, results, adjusted, strict=True)
+    ]
+    better = {}
+    for c in contrasts:
+        winner, loser = (c.one, c.other) if c.interval.estimate > 0 else (c.other, c.one)
+        better[winner, loser] = c.told_apart
+    return Comparison(group, rule, scores, means, contrasts, rank_bounds(names, better))
+
+
+def differ(group: GroupScores, scores: dict[str, np.ndarray], one: str, other: str) -> tuple[Interval, bool]:
+    seeds = group.methods[one].seeds, group.methods[other].seeds
+    return difference(scores[one], scores[other], seeds, group.benchmark_P)
+
+
+def pooled_sd(comparison: Comparison, methods: list[str]) -> float:
+    """Standard deviation of one run's summary over seeds, pooled over the methods; nan without two runs of one."""
+    group = comparison.group
+    summaries = [group.summary(comparison.scores_SP[name]) for name in methods if name in comparison.scores_SP]
+    freedom = sum(len(s) - 1 for s in summaries)
+    return (
+        float(np.sqrt(sum(s.var(ddof=1) * (len(s) - 1) for s in summaries if len(s) > 1) / freedom)) if freedom else float("nan")
+    )

@@ -1,0 +1,102 @@
+"""Run folders -> one Sweep: the runs, and two tidy tables (one row per run and step; one per run, step and problem).
+
+Parsed rows are cached as Parquet under a hash of the bytes they were parsed from, so an unchanged run is parsed once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.runs import Run, mixed_settings, read_run
+from harness.store import RunFolder, find_runs
+
+CACHE_VERSION = 1  # part of every cache key: raise it when the tables' columns change
+EVAL_COLUMNS = ["step", "benchmark", "problem_id", "n", "num_correct", "num_no_answer", "num_truncated", "grader"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """`metrics`: run_id, step and one column per metric key. `evals`: run_id and EVAL_COLUMNS. Both sorted by run and step.
+
+    `mixed`: one line per comparison group whose runs do not share their settings; empty unless that was allowed.
+    """
+
+    runs: list[Run]
+    metrics: pd.DataFrame
+    evals: pd.DataFrame
+    mixed: list[str]
+
+    def metrics_of(self, run: Run) -> pd.DataFrame:
+        return self.metrics[self.metrics["run_id"] == run.run_id]
+
+
+def load(roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bool = False) -> Sweep:
+    """Read every run at or below the roots. ValueError if there is none, or if a group mixes settings without leave."""
+    folders = {folder.path.resolve(): folder for folder in find_runs(*roots)}
+    if not folders:
+        raise ValueError(f"no runs under {', '.join(map(str, roots))}: make some with python -m harness, or give another folder")
+    pairs = sorted(((read_run(folder), folder) for folder in folders.values()), key=lambda pair: pair[0].run_id)
+    runs = [run for run, _ in pairs]
+    refuse_duplicates(runs)
+    mixed = mixed_settings(runs)
+    if mixed and not allow_mixed:
+        raise ValueError(
+            "runs of one comparison group differ in more than method and seed:\n  " + "\n  ".join(mixed) + "\n"
+            "give the folders of one setting, or name the other setting's runs as another experiment; "
+            "--allow-mixed compares them anyway and says so on every page"
+        )
+    tables = [read_tables(folder, cache) for _, folder in pairs]
+    metrics, evals = (stack(runs, [pair[i] for pair in tables]) for i in (0, 1))
+    return Sweep(runs, metrics, evals, mixed)
+
+
+def refuse_duplicates(runs: list[Run]) -> None:
+    for one, other in zip(runs, runs[1:], strict=False):
+        if one.run_id == other.run_id:
+            raise ValueError(f"{one.path} and {other.path} hold the same run {one.run_id}: give only one of them")
+
+
+def read_tables(folder: RunFolder, cache: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(metrics, evals) of one run."""
+    return tuple(read_table(folder, name, cache) for name in ("metrics", "evals"))
+
+
+def read_table(folder: RunFolder, name: str, cache: Path | None) -> pd.DataFrame:
+    path = folder.path / f"{name}.jsonl"
+    if cache is None or not path.exists():
+        return parse(folder, name)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    stored = cache / f"v{CACHE_VERSION}-{name}-{digest}.parquet"
+    if stored.exists():
+        return pd.read_parquet(stored)
+    table = parse(folder, name)
+    cache.mkdir(parents=True, exist_ok=True)
+    aside = stored.with_suffix(".tmp")
+    table.to_parquet(aside)
+    aside.replace(stored)
+    return table
+
+
+def parse(folder: RunFolder, name: str) -> pd.DataFrame:
+    rows = folder.rows(name)
+    return pd.DataFrame(rows, columns=EVAL_COLUMNS) if name == "evals" else numeric(pd.DataFrame(rows))
+
+
+def numeric(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Metric values as floats; nothing but numbers may stand in a metrics row."""
+    if metrics.empty:
+        return pd.DataFrame({"step": pd.Series(dtype="int64")})
+    return metrics.astype({key: "float64" for key in metrics.columns if key != "step"})
+
+
+def stack(runs: list[Run], tables: list[pd.DataFrame]) -> pd.DataFrame:
+    counts = [len(table) for table in tables]
+    stacked = pd.concat(tables, ignore_index=True)
+    codes = pd.Series(range(len(runs))).repeat(counts).to_numpy()
+    stacked.insert(0, "run_id", pd.Categorical.from_codes(codes, categories=[run.run_id for run in runs]))
+    return stacked

@@ -1,0 +1,51 @@
+"""The command line of `python -m analysis`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from analysis.output import FIGURE_FORMATS, TABLE_FORMATS
+from analysis.scores import PRIMARY_RULE, SELECTION_RULES
+
+
+class Options(argparse.Namespace):
+    roots: list[Path]
+    out: Path
+    only: tuple[str, ...]
+    formats: tuple[str, ...]
+    select: str
+    t_stop: int | None
+    allow_mixed: bool
+    paper: bool
+
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if not self.only or name in self.only]
+
+
+def parse(argv: list[str], known: Iterable[str]) -> Options:
+    """`known`: names that --only may hold."""
+    parser = argparse.ArgumentParser(prog="python -m analysis", description="Tables, figures and a verdict from run folders.")
+    parser.add_argument("roots", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="where to write (default: results)")
+    parser.add_argument("--only", type=names, default=(), help="comma-separated names, such as table1,fig4 (default: everything)")
+    formats = TABLE_FORMATS + FIGURE_FORMATS
+    parser.add_argument("--format", type=names, dest="formats", default=formats, help=f"of {', '.join(formats)} (default: all)")
+    rules = ", ".join(f"{name}: {rule.meaning}" for name, rule in SELECTION_RULES.items())
+    parser.add_argument("--select", choices=list(SELECTION_RULES), default=PRIMARY_RULE, help=f"score of a run ({rules})")
+    parser.add_argument("--t-stop", type=int, help="last step that counts (default: the shortest planned run of each group)")
+    parser.add_argument("--paper", action="store_true", help="print the published single-run numbers beside ours")
+    parser.add_argument(
+        "--allow-mixed", action="store_true", help="compare runs whose shared settings differ, and say so everywhere"
+    )
+    options = parser.parse_args(argv, Options())
+    for unknown in set(options.only) - set(known):
+        parser.error(f"--only {unknown}: choose from {', '.join(known)}")
+    for unknown in set(options.formats) - set(formats):
+        parser.error(f"--format {unknown}: choose from {', '.join(formats)}")
+    return options
+
+
+def names(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)

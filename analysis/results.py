@@ -1,0 +1,38 @@
+"""All that tables, figures and the verdict are made of: the sweep, its groups' scores, and their comparisons, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from analysis.compare import Comparison, compare
+from analysis.load import Sweep
+from analysis.scores import PRIMARY_RULE, GroupScores, group_scores
+from analysis.style import ordered
+
+
+@dataclass
+class Results:
+    sweep: Sweep
+    groups: list[GroupScores]
+    rule: str = PRIMARY_RULE
+    t_stop: int | None = None
+    _comparisons: dict = field(default_factory=dict, repr=False)
+
+    def main_methods(self, group: GroupScores) -> list[str]:
+        """The compared methods of a group: its rules, without ablations; everything if there is nothing else."""
+        rules = [name for name, method in group.methods.items() if not (method.runs + method.others)[0].is_variant]
+        return ordered(rules or group.methods)
+
+    def comparison(self, group: GroupScores, rule: str | None = None) -> Comparison:
+        key = (group.group, rule or self.rule)
+        if key not in self._comparisons:
+            self._comparisons[key] = compare(group, rule or self.rule, self.main_methods(group))
+        return self._comparisons[key]
+
+    @property
+    def warning(self) -> str:
+        return "MIXED SETTINGS, not a matched comparison: " + " | ".join(self.sweep.mixed) if self.sweep.mixed else ""
+
+
+def analyse(sweep: Sweep, rule: str = PRIMARY_RULE, t_stop: int | None = None) -> Results:
+    return Results(sweep, group_scores(sweep, t_stop), rule, t_stop)

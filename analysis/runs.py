@@ -1,0 +1,134 @@
+"""What one run says about itself. The only module that knows the keys of config.json and status.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.store import RunFolder
+
+FINISHED = ("completed", "collapsed")  # states whose scores count; all others are listed, not scored
+
+
+@dataclass(frozen=True)
+class Group:
+    """A comparison group: inside it nothing may differ but method and seed."""
+
+    experiment: str
+    model: str
+    stress: str = ""
+
+    @property
+    def label(self) -> str:
+        return " / ".join(part for part in (self.experiment, self.model, self.stress) if part)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. `method` is the preset's name (the rows of tables), `rule` the rule behind it."""
+
+    run_id: str
+    method: str
+    rule: str
+    group: Group
+    seed: int
+    state: str
+    step: int  # last step with a metrics row
+    steps: int  # planned steps
+    collapse_step: int | None
+    fingerprint: str
+    path: Path = field(compare=False)
+    config: dict = field(compare=False, repr=False)
+    status: dict = field(compare=False, repr=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def stopped_early(self) -> bool:
+        """Stopped by the collapse rule: nothing was measured after `step`."""
+        return self.state == "collapsed"
+
+    @property
+    def settings(self) -> dict:
+        return self.config.get("settings", {})
+
+    @property
+    def shared_settings(self) -> dict:
+        """The settings that runs of one group must share, flat: {"train.lr": 2e-4, …}."""
+        return flatten({key: value for key, value in self.settings.items() if key not in ("method", "seed")})
+
+    @property
+    def method_settings(self) -> dict:
+        return flatten(self.settings.get("method", {}))
+
+    @property
+    def is_variant(self) -> bool:
+        """An ablation or changed setting of a rule, not one of the compared methods themselves."""
+        return self.method != self.rule and not self.method.endswith("_tuned")
+
+    @property
+    def device_hours(self) -> float | None:
+        return self.status.get("device_hours")
+
+
+def read_run(folder: RunFolder) -> Run:
+    """A folder without a readable status is a run in state "missing"; one without a readable config is an error."""
+    config, status = folder.read_config(), folder.read_status() or {}
+    if config is None:
+        raise ValueError(f"{folder.path}/config.json cannot be read: remove the folder, or re-issue its run")
+    steps = config["settings"]["train"]["steps"]
+    return Run(
+        run_id=config["run_id"],
+        method=config["preset"],
+        rule=config["rule"],
+        group=Group(config["experiment"], config["model"], str(config.get("stress") or "")),
+        seed=config["seed"],
+        state=status.get("state", "missing"),
+        step=status.get("step") or 0,
+        steps=steps,
+        collapse_step=status.get("collapse_step"),
+        fingerprint=config["settings_fingerprint"],
+        path=folder.path,
+        config=config,
+        status=status,
+    )
+
+
+def flatten(settings: dict, prefix: str = "") -> dict:
+    """{"train": {"lr": 1}} -> {"train.lr": 1}"""
+    flat = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differing(settings: list[dict]) -> dict[str, list]:
+    """Keys whose values are not the same in all of the flat settings, with the distinct values in order of appearance."""
+    keys = dict.fromkeys(key for one in settings for key in one)
+    values = {key: [] for key in keys}
+    for one in settings:
+        for key in keys:
+            if one.get(key) not in values[key]:
+                values[key].append(one.get(key))
+    return {key: distinct for key, distinct in values.items() if len(distinct) > 1}
+
+
+def by_group(runs: list[Run]) -> dict[Group, list[Run]]:
+    groups: dict[Group, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(run)
+    return groups
+
+
+def mixed_settings(runs: list[Run]) -> list[str]:
+    """One line for each comparison group whose runs do not share their settings: which keys differ, and how."""
+    lines = []
+    for group, members in by_group(runs).items():
+        if len({run.fingerprint for run in members}) > 1:
+            keys = differing([run.shared_settings for run in members]) or {
+                "settings_fingerprint": [r.fingerprint for r in members]
+            }
+            lines.append(f"{group.label}: " + "; ".join(f"{key} = {', '.join(map(str, values))}" for key, values in keys.items()))
+    return lines

@@ -1,0 +1,196 @@
+"""Evaluation rows -> score arrays, and the rules that select one score per problem from a run's curve.
+
+Axes in names: S seeds, E evaluations, P problems (all benchmarks side by side), K benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from analysis.load import Sweep
+from analysis.runs import Group, Run, by_group
+
+PRIMARY_RULE = "last3"
+MIN_FOR_LAST = 3
+
+
+@dataclass(frozen=True)
+class Method:
+    """All runs of one method in one group. `scores_SEP` holds finished runs only, in order of their seeds."""
+
+    name: str
+    runs: list[Run]  # finished, with a complete evaluation at every common step
+    others: list[Run]  # running, preempted, failed, missing, or without evaluations: listed, not scored
+    scores_SEP: np.ndarray  # share of correct samples, in [0, 1]
+    num_samples_SEP: np.ndarray
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [run.run_id for run in self.runs]
+
+    @property
+    def collapsed(self) -> list[Run]:
+        return [run for run in self.runs if run.collapse_step is not None or run.stopped_early]
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """One comparison group on its common grid: the steps and problems that every scored run has."""
+
+    group: Group
+    methods: dict[str, Method]
+    steps_E: np.ndarray
+    benchmarks: list[str]
+    benchmark_P: np.ndarray  # index into benchmarks
+    problem_ids: list[str]
+    seeds: list[int]  # all seeds seen in the group, finished or not
+
+    @cached_property
+    def weights_P(self) -> np.ndarray:
+        """Weight of each problem in the summary: benchmarks count alike, problems alike inside one."""
+        counts_K = np.bincount(self.benchmark_P, minlength=len(self.benchmarks))
+        return 1.0 / (len(self.benchmarks) * counts_K[self.benchmark_P])
+
+    def summary(self, scores: np.ndarray) -> np.ndarray:
+        """Mean over benchmarks of the mean over problems; the last axis is P."""
+        return scores @ self.weights_P
+
+    def by_benchmark(self, scores: np.ndarray) -> np.ndarray:
+        """Mean over each benchmark's problems: the last axis P becomes K."""
+        return np.stack([scores[..., self.benchmark_P == k].mean(-1) for k in range(len(self.benchmarks))], -1)
+
+    def selected(self, method: str, rule: str) -> np.ndarray:
+        """[S, P]: the score of each run on each problem under a selection rule."""
+        select = SELECTION_RULES[rule].select
+        curves_SEP = self.methods[method].scores_SEP
+        return (
+            np.stack([select(curve, self) for curve in curves_SEP]) if len(curves_SEP) else np.empty((0, len(self.problem_ids)))
+        )
+
+    @property
+    def scored(self) -> list[str]:
+        return [name for name, method in self.methods.items() if method.runs]
+
+
+@dataclass(frozen=True)
+class SelectionRule:
+    """From one run's curve [E, P] to one score per problem [P]."""
+
+    label: str
+    meaning: str
+    select: Callable[[np.ndarray, GroupScores], np.ndarray]
+
+
+def best_step(curve_EP: np.ndarray, weights_P: np.ndarray) -> int:
+    return int(np.argmax(curve_EP @ weights_P))
+
+
+def best(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
+    return curve_EP[best_step(curve_EP, group.weights_P)]
+
+
+def final(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
+    return curve_EP[-1]
+
+
+def last3(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
+    return curve_EP[-MIN_FOR_LAST:].mean(0)
+
+
+def area(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
+    """Trapezoids over steps, divided by the length of the window."""
+    if len(curve_EP) == 1:
+        return curve_EP[0]
+    steps_E = group.steps_E
+    return np.trapezoid(curve_EP, steps_E, axis=0) / (steps_E[-1] - steps_E[0])
+
+
+def split_half(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
+    """Every second problem of each benchmark chooses the step at which the others are scored, and the other way round."""
+    half_P = np.zeros(len(group.problem_ids), dtype=bool)
+    for k in range(len(group.benchmarks)):
+        half_P[np.flatnonzero(group.benchmark_P == k)[::2]] = True
+    chosen_by_half = best_step(curve_EP, group.weights_P * half_P)
+    chosen_by_rest = best_step(curve_EP, group.weights_P * ~half_P)
+    return np.where(half_P, curve_EP[chosen_by_rest], curve_EP[chosen_by_half])
+
+
+SELECTION_RULES = {
+    "best": SelectionRule("best", "best summary in [0, T_stop], as in the paper; optimistic", best),
+    "final": SelectionRule("final", "last evaluation", final),
+    "last3": SelectionRule("mean of last 3", "mean of the last three evaluations", last3),
+    "auc": SelectionRule("area under curve", "mean over the window, trapezoids over steps", area),
+    "split_half": SelectionRule(
+        "split-half best", "step chosen on half of the problems, scored on the other, swapped", split_half
+    ),
+}
+
+
+def group_scores(sweep: Sweep, t_stop: int | None = None) -> list[GroupScores]:
+    """Every comparison group's scores, on steps in [0, T_stop]; T_stop is the shortest planned run if not given."""
+    evals = sweep.evals.assign(share=sweep.evals["num_correct"] / sweep.evals["n"])
+    tables = dict(list(evals.groupby("run_id", observed=True)))
+    return [one_group(group, runs, tables, t_stop) for group, runs in by_group(sweep.runs).items()]
+
+
+def one_group(group: Group, runs: list[Run], tables: dict, t_stop: int | None) -> GroupScores:
+    scored = [run for run in runs if run.finished and run.run_id in tables]
+    limit = t_stop if t_stop is not None else min((run.steps for run in scored), default=0)
+    problems = common_problems([tables[run.run_id] for run in scored])
+    curves = {run.run_id: complete_evaluations(tables[run.run_id], problems) for run in scored}
+    steps = common_steps([(run, curves[run.run_id][0]) for run in scored], limit)
+    usable = [run for run in scored if len(steps) and carried(curves[run.run_id], steps, run) is not None]
+    methods = {}
+    for name in dict.fromkeys(run.method for run in runs):
+        mine = sorted((run for run in usable if run.method == name), key=lambda run: (run.seed, run.run_id))
+        others = [run for run in runs if run.method == name and run not in mine]
+        arrays = [carried(curves[run.run_id], steps, run) for run in mine]
+        scores, counts = (np.array([a[i] for a in arrays]).reshape(len(mine), len(steps), len(problems)) for i in (0, 1))
+        methods[name] = Method(name, mine, others, scores, counts)
+    benchmarks = list(dict.fromkeys(benchmark for benchmark, _ in problems))
+    codes = np.array([benchmarks.index(benchmark) for benchmark, _ in problems], dtype=int)
+    ids = [problem for _, problem in problems]
+    return GroupScores(group, methods, np.array(steps, dtype=int), benchmarks, codes, ids, sorted({run.seed for run in runs}))
+
+
+def common_problems(tables: list) -> list[tuple[str, str]]:
+    """(benchmark, problem) pairs that all runs were asked, in a stable order."""
+    asked = [set(zip(table["benchmark"], table["problem_id"], strict=True)) for table in tables]
+    return sorted(set.intersection(*asked)) if asked else []
+
+
+def complete_evaluations(table, problems: list[tuple[str, str]]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """(steps, scores [E, P], samples [E, P]); an evaluation that a crash cut short is left out."""
+    index = {problem: i for i, problem in enumerate(problems)}
+    columns = np.array([index.get(pair, -1) for pair in zip(table["benchmark"], table["problem_id"], strict=True)])
+    steps, rows = np.unique(table["step"].to_numpy(), return_inverse=True)
+    scores, counts = np.full((2, len(steps), len(problems)), np.nan)
+    known = columns >= 0
+    scores[rows[known], columns[known]] = table["share"].to_numpy()[known]
+    counts[rows[known], columns[known]] = table["n"].to_numpy()[known]
+    complete = ~np.isnan(scores).any(axis=1)
+    return steps[complete].tolist(), scores[complete], counts[complete]
+
+
+def common_steps(runs: list[tuple[Run, list[int]]], limit: int) -> list[int]:
+    """Steps up to the limit at which every run that was not stopped early was evaluated."""
+    full = [set(steps) for run, steps in runs if not run.stopped_early and steps]
+    grid = set.intersection(*full) if full else set().union(*(steps for _, steps in runs))
+    return sorted(step for step in grid if step <= limit)
+
+
+def carried(curve: tuple[list[int], np.ndarray, np.ndarray], grid: list[int], run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+    """The curve on the grid. A run stopped by the collapse rule keeps its last evaluation; None if nothing precedes the grid."""
+    steps, scores, counts = curve
+    rows = np.searchsorted(steps, grid, side="right") - 1
+    if not steps or rows.min() < 0:
+        return None
+    return scores[rows], counts[rows]

@@ -1,0 +1,223 @@
+"""Statistics of a few seeds, as pure functions of arrays. Random ones take a generator.
+
+Axes: S seeds, P problems, R runs, M methods. Scores are per run and problem, in [0, 1] or differences of such.
+Strata: an index per problem (its benchmark); the estimate is the mean over strata of the mean over their problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.distributions import t_power, t_quantile, t_two_sided
+
+LEVEL = 0.95
+MIN_PAIRED = 5
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Estimate with its standard error and degrees of freedom; without a spread to judge by, df is 0 and the bounds are nan."""
+
+    estimate: float
+    se: float
+    df: float
+    level: float = LEVEL
+
+    @property
+    def half_width(self) -> float:
+        if not self.df:
+            return float("nan")
+        return self.se * t_quantile(0.5 + self.level / 2, round(self.df, 6))
+
+    @property
+    def low(self) -> float:
+        return self.estimate - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.estimate + self.half_width
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, against zero. 1 where nothing can be said; 0 or 1 where the seeds do not differ at all."""
+        if not self.df:
+            return 1.0
+        if self.se == 0:
+            return float(self.estimate == 0)
+        return float(t_two_sided(self.estimate / self.se, self.df))
+
+
+def stratum_weights(strata_P: np.ndarray) -> np.ndarray:
+    counts = np.bincount(strata_P)
+    return 1.0 / (np.count_nonzero(counts) * counts[strata_P])
+
+
+def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str = "fixed", level: float = LEVEL) -> Interval:
+    """Interval of mean(samples[0]) − mean(samples[1]), or of mean(samples[0]) alone; samples are [S, P] arrays.
+
+    Seeds are random. problems="fixed" speaks about these problems only: t over the runs' summaries (Welch for two samples).
+    "crossed" also treats problems as drawn from a larger set: the variance of the problem effects is added (two-way random
+    effects, seeds crossed with problems, within strata), and the degrees of freedom are Satterthwaite's.
+    For differences paired by seed and problem, give one sample: the differences.
+    """
+    weights_P = stratum_weights(strata_P)
+    sign = (1.0, -1.0)
+    means = [scores @ weights_P for scores in samples]
+    estimate = float(sum(s * m.mean() for s, m in zip(sign, means, strict=False)))
+    if any(len(m) < 2 for m in means):
+        return Interval(estimate, float("nan"), 0.0, level)
+    terms = [(m.var(ddof=1) / len(m), len(m) - 1) for m in means]
+    if problems == "crossed":
+        terms += problem_terms(samples, strata_P)
+    return Interval(estimate, float(np.sqrt(sum(value for value, _ in terms))), satterthwaite(terms), level)
+
+
+def problem_terms(samples: Sequence[np.ndarray], strata_P: np.ndarray) -> list[tuple[float, float]]:
+    """(variance, df) terms of the mean's variance over problems; none where the problems differ by no more than noise."""
+    num_strata = len(np.unique(strata_P))
+    terms = []
+    for k in np.unique(strata_P):
+        parts = [scores[:, strata_P == k] for scores in samples]
+        size = parts[0].shape[1]
+        if size < 2:
+            continue
+        scale = 1.0 / (num_strata**2 * size)
+        effects_P = parts[0].mean(0) - sum(part.mean(0) for part in parts[1:])
+        terms.append((scale * effects_P.var(ddof=1), size - 1))
+        terms += [(-scale * residual_variance(part) / len(part), (size - 1) * (len(part) - 1)) for part in parts]
+    return terms if sum(value for value, _ in terms) > 0 else []
+
+
+def residual_variance(scores_SP: np.ndarray) -> float:
+    """Mean square of what neither seed nor problem explains."""
+    num_seeds, num_problems = scores_SP.shape
+    residual = scores_SP - scores_SP.mean(0) - scores_SP.mean(1, keepdims=True) + scores_SP.mean()
+    return float((residual**2).sum() / ((num_seeds - 1) * (num_problems - 1)))
+
+
+def satterthwaite(terms: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of independent variance estimates."""
+    total, spread = sum(value for value, _ in terms), sum(value**2 / df for value, df in terms)
+    return total**2 / spread if spread > 0 else terms[0][1]
+
+
+def difference(
+    one: np.ndarray, other: np.ndarray, seeds: tuple[list[int], list[int]], strata_P: np.ndarray, problems: str = "crossed"
+) -> tuple[Interval, bool]:
+    """(interval of one − other, whether it is paired by seed number). Scores are [S, P], seeds name their rows.
+
+    Paired from MIN_PAIRED common seeds on, Welch's t otherwise. With fewer seeds pairing loses more by its degrees of freedom
+    than common seeds give back (three seeds: unless their correlation is above 0.58); Welch stays valid for correlations ≥ 0.
+    """
+    rows = paired_rows(*seeds)
+    if rows is None:
+        return interval([one, other], strata_P, problems), False
+    return interval([one[rows[0]] - other[rows[1]]], strata_P, problems), True
+
+
+def paired_rows(one: list[int], other: list[int]) -> tuple[list[int], list[int]] | None:
+    """Rows of the common seeds in both samples, or None where pairing is not worth its degrees of freedom."""
+    common = sorted(set(one) & set(other))
+    unique = len(set(one)) == len(one) and len(set(other)) == len(other)  # mixed settings may repeat a seed
+    if not unique or len(common) < MIN_PAIRED:
+        return None
+    return [one.index(seed) for seed in common], [other.index(seed) for seed in common]
+
+
+def prediction_half_width(interval: Interval, num_seeds: int, num_new: int) -> float:
+    """Half-width for the mean of `num_new` further seeds: t · s · sqrt(1/S + 1/n)."""
+    return interval.half_width * float(np.sqrt(1 + num_seeds / num_new))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def iqm(scores: np.ndarray) -> float:
+    """Interquartile mean: the mean of the middle half, a quarter of the values (rounded down) cut at each end."""
+    flat = np.sort(np.ravel(scores))
+    cut = len(flat) // 4
+    return float(flat[cut : len(flat) - cut].mean())
+
+
+def probability_of_improvement(one_SK: np.ndarray, other_SK: np.ndarray) -> float:
+    """P(a run of one beats a run of the other), ties half, averaged over benchmarks (Mann-Whitney U / nm)."""
+    wins = (one_SK[:, None] > other_SK[None]).mean((0, 1)) + 0.5 * (one_SK[:, None] == other_SK[None]).mean((0, 1))
+    return float(wins.mean())
+
+
+def rank_bounds(names: Sequence[str], better: dict[tuple[str, str], bool]) -> dict[str, tuple[int, int]]:
+    """Simultaneous rank intervals from corrected pairwise tests: better[(a, b)] is True where a is known to beat b."""
+    wins = {name: sum(better.get((name, other), False) for other in names) for name in names}
+    losses = {name: sum(better.get((other, name), False) for other in names) for name in names}
+    return {name: (1 + losses[name], len(names) - wins[name]) for name in names}
+
+
+def hierarchical_bootstrap(
+    correct_SP: np.ndarray, num_samples_SP: np.ndarray, strata_P: np.ndarray, seed: int, resamples: int = 1000
+) -> np.ndarray:
+    """[resamples] means under resampling of seeds, then problems within strata, then samples (binomial).
+
+    The same `seed` draws the same seeds and problems, so that two methods with equal axes come out paired.
+    This plain bootstrap is too narrow for few seeds (docs/analysis.md); it is reported for reference only.
+    """
+    num_seeds, num_problems = correct_SP.shape
+    draws, noise = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
+    weights_P, means = stratum_weights(strata_P), np.empty(resamples)
+    members = [np.flatnonzero(strata_P == k) for k in np.unique(strata_P)]
+    problems_P = np.concatenate(members)
+    for b in range(resamples):
+        rows = draws.integers(num_seeds, size=num_seeds)
+        columns = np.concatenate([member[draws.integers(len(member), size=len(member))] for member in members])
+        share = correct_SP[np.ix_(rows, columns)]
+        count = num_samples_SP[np.ix_(rows, columns)]
+        means[b] = (noise.binomial(count.astype(int), np.clip(share, 0, 1)) / count).mean(0) @ weights_P[problems_P]
+    return means
+
+
+def percentile_interval(means: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    return tuple(float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+
+
+def power_of_test(true_difference: float, sd: float, num_seeds: int, level: float = LEVEL) -> float:
+    """Power of the two-sided test that `difference` makes, for two methods whose runs have standard deviation `sd`.
+
+    Seeds are taken as uncorrelated between methods: Welch below MIN_PAIRED seeds, paired from there on.
+    """
+    df = num_seeds - 1 if num_seeds >= MIN_PAIRED else 2 * (num_seeds - 1)
+    return t_power(true_difference / sd * (num_seeds / 2) ** 0.5, df, level)
+
+
+def num_seeds_needed(true_difference: float, sd: float, power: float = 0.8, most: int = 10_000) -> int | None:
+    """Fewest seeds for each method at which a true difference is found with this probability; None if more than `most`."""
+    if sd <= 0:
+        return 2
+    low, high = 1, 2
+    while power_of_test(true_difference, sd, high) < power:
+        low, high = high, high * 2
+        if high > most:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_of_test(true_difference, sd, middle) >= power else (middle, high)
+    return high
+
+
+def detectable_difference(num_seeds: int, sd: float, power: float = 0.8) -> float:
+    """The true difference that this many seeds for each method find with this probability; nan for one seed."""
+    if num_seeds < 2:
+        return float("nan")
+    low, high = 0.0, 100.0  # in standard deviations of a run
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_of_test(middle, 1.0, num_seeds) < power else (low, middle)
+    return high * sd
