@@ -9,18 +9,24 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import entry_points
 
+from methods.aspo import ASPO
 from methods.base import Decision, DivergenceRule, Rule, TokenBatch
 from methods.ce_gppo import CEGPPO
 from methods.cispo import CISPO
 from methods.cppo import CPPO
+from methods.ctpo import CTPO
 from methods.dppo import DPPO
 from methods.drpo import DRPO
+from methods.geo_mask import GeoMask
 from methods.gmpo import GMPO
 from methods.grpo import GRPO
 from methods.gspo import GSPO
 from methods.icepop import IcePop
 from methods.m2po import M2PO
 from methods.minpro import MinPRO
+from methods.mis_po import MISPO
+from methods.opsm import OPSM
+from methods.pdm import PDM
 from methods.pg import PG
 from methods.pg_is import PGIS
 from methods.ppo import PPO
@@ -52,6 +58,12 @@ METHODS: dict[str, type[Rule]] = {
     "drpo": DRPO,
     "ce_gppo": CEGPPO,
     "vespo": VESPO,
+    "ctpo": CTPO,
+    "opsm": OPSM,
+    "pdm": PDM,
+    "aspo": ASPO,
+    "geo_mask": GeoMask,
+    "mis_po": MISPO,
 }
 
 ENTRY_POINTS = "harness.methods"

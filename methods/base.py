@@ -165,3 +165,8 @@ def inside_clip(batch: TokenBatch, ratio: Tensor, low: float | Tensor, high: flo
     above = (batch.advantages > 0) & (ratio > high)
     below = (batch.advantages < 0) & (ratio < low)
     return ~(above | below)
+
+
+def geometric_mean(batch: TokenBatch) -> Tensor:
+    """[B, 1] exp(mean_t log ρ_t), (Π_t ρ_t)^{1/T}; 1 for an empty row."""
+    return batch.row_mean(batch.raw_log_ratio).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()

@@ -1,4 +1,5 @@
-"""DRPO, arXiv 2606.09821: the policy gradient's weight is tilted by how far the sampled token's probability has moved.
+"""Divergence Regularized Policy Optimization, arXiv 2606.09821: the weight is tilted by how far the probability of the
+sampled token has moved.
 
 weight = ρ (1 − sgn(A) (π(y) − μ(y))/ε). Moving outward weighs less, inward more; nothing is dropped. |π − μ| < 1, so the
 factor can change sign only for ε < 1; the released ε = 12.5 keeps it in [0.92, 1.08].
@@ -13,7 +14,7 @@ from methods.base import MISSING, Decision, Rule, TokenBatch
 
 @dataclass
 class DRPO(Rule):
-    """DRPO: weight ρ (1 − sgn(A)(π − μ)/ε), everything kept."""
+    """Divergence Regularized PO: weight ρ (1 − sgn(A)(π − μ)/ε), everything kept."""
 
     eps: float = MISSING  # ε > 0; below 1 a weight may become negative
 

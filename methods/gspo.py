@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from methods.base import LOG_RATIO_CLAMP, MISSING, Decision, Rule, TokenBatch, inside_clip
+from methods.base import MISSING, Decision, Rule, TokenBatch, geometric_mean, inside_clip
 
 
 @dataclass
@@ -25,7 +25,7 @@ class GSPO(Rule):
         self.check(self.eps_high >= 0, "eps_high", "choose a bound of at least 0")
 
     def __call__(self, batch: TokenBatch) -> Decision:
-        seq_ratio = batch.row_mean(batch.raw_log_ratio).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()
+        seq_ratio = geometric_mean(batch)
         weight = seq_ratio.expand_as(batch.ratio)
         keep = inside_clip(batch, weight, 1 - self.eps_low, 1 + self.eps_high)
         return Decision(weight, keep, {"seq_ratio": seq_ratio.squeeze(-1)})
