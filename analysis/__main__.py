@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 
+from analysis.all_tables import TABLES
 from analysis.load import load
 from analysis.options import parse
 from analysis.output import Output
 from analysis.results import analyse
-from analysis.tables import TABLES
 from analysis.verdict import verdict
 
 
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     options = parse(argv, TABLES)
     output = Output(options.out, options.formats)
     sweep = load(options.roots, cache=options.out / ".cache", allow_mixed=options.allow_mixed)
-    results = analyse(sweep, options.select, options.t_stop)
+    results = analyse(sweep, options.select, options.t_stop, options.paper)
     for name in options.chosen(TABLES):
         output.table(TABLES[name](results))
     output.text("verdict.md", verdict(results))

@@ -63,12 +63,12 @@ class Comparison:
         return [name for name in self.by_mean[1:] if not self.contrast(self.best, name).told_apart]
 
 
-def compare(group: GroupScores, rule: str, methods: list[str]) -> Comparison:
-    """Compare the scored ones of `methods`, all pairs in one Holm family."""
+def compare(group: GroupScores, rule: str, methods: list[str], against: str | None = None) -> Comparison:
+    """Compare the scored ones of `methods`: all pairs in one Holm family, or only each one with `against`."""
     names = [name for name in methods if name in group.scored]
     scores = {name: group.selected(name, rule) for name in names}
     means = {name: interval([scores[name]], group.benchmark_P) for name in names}
-    pairs = list(combinations(names, 2))
+    pairs = [pair for pair in combinations(names, 2) if against in (None, *pair)]
     results = [differ(group, scores, one, other) for one, other in pairs]
     adjusted = holm([result.p_value for result, _ in results])
     contrasts = [

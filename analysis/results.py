@@ -15,13 +15,19 @@ class Results:
     sweep: Sweep
     groups: list[GroupScores]
     rule: str = PRIMARY_RULE
-    t_stop: int | None = None
+    paper: bool = False
     _comparisons: dict = field(default_factory=dict, repr=False)
 
     def main_methods(self, group: GroupScores) -> list[str]:
         """The compared methods of a group: its rules, without ablations; everything if there is nothing else."""
         rules = [name for name, method in group.methods.items() if not (method.runs + method.others)[0].is_variant]
         return ordered(rules or group.methods)
+
+    def variants(self, group: GroupScores, base: str) -> list[str]:
+        """Ablations and changed settings of a rule, if its own preset is there too."""
+        main = self.main_methods(group)
+        rules = {name: (method.runs + method.others)[0].rule for name, method in group.methods.items()}
+        return ordered(name for name in rules if rules[name] == base and name not in main)
 
     def comparison(self, group: GroupScores, rule: str | None = None) -> Comparison:
         key = (group.group, rule or self.rule)
@@ -34,5 +40,5 @@ class Results:
         return "MIXED SETTINGS, not a matched comparison: " + " | ".join(self.sweep.mixed) if self.sweep.mixed else ""
 
 
-def analyse(sweep: Sweep, rule: str = PRIMARY_RULE, t_stop: int | None = None) -> Results:
-    return Results(sweep, group_scores(sweep, t_stop), rule, t_stop)
+def analyse(sweep: Sweep, rule: str = PRIMARY_RULE, t_stop: int | None = None, paper: bool = False) -> Results:
+    return Results(sweep, group_scores(sweep, t_stop), rule, paper)

@@ -30,7 +30,7 @@ class Interval:
     def half_width(self) -> float:
         if not self.df:
             return float("nan")
-        return self.se * t_quantile(0.5 + self.level / 2, round(self.df, 6))
+        return self.se * t_quantile(0.5 + self.level / 2, self.df)
 
     @property
     def low(self) -> float:
@@ -47,7 +47,7 @@ class Interval:
             return 1.0
         if self.se == 0:
             return float(self.estimate == 0)
-        return float(t_two_sided(self.estimate / self.se, self.df))
+        return t_two_sided(self.estimate / self.se, self.df)
 
 
 def stratum_weights(strata_P: np.ndarray) -> np.ndarray:
@@ -72,7 +72,9 @@ def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str 
     terms = [(m.var(ddof=1) / len(m), len(m) - 1) for m in means]
     if problems == "crossed":
         terms += problem_terms(samples, strata_P)
-    return Interval(estimate, float(np.sqrt(sum(value for value, _ in terms))), satterthwaite(terms), level)
+    # subtracted terms can push Satterthwaite's formula below the fewest seeds' own degrees of freedom, where it means nothing
+    df = max(satterthwaite(terms), min(len(m) for m in means) - 1)
+    return Interval(estimate, float(np.sqrt(sum(value for value, _ in terms))), df, level)
 
 
 def problem_terms(samples: Sequence[np.ndarray], strata_P: np.ndarray) -> list[tuple[float, float]]:
@@ -101,7 +103,7 @@ def residual_variance(scores_SP: np.ndarray) -> float:
 def satterthwaite(terms: Sequence[tuple[float, float]]) -> float:
     """Degrees of freedom of a sum of independent variance estimates."""
     total, spread = sum(value for value, _ in terms), sum(value**2 / df for value, df in terms)
-    return total**2 / spread if spread > 0 else terms[0][1]
+    return float(total**2 / spread) if spread > 0 else terms[0][1]
 
 
 def difference(

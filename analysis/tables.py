@@ -1,84 +1,53 @@
-"""The tables, each a pure function of the results. Scores are in points (percent correct)."""
+"""The tables of scores, each a pure function of the results. Scores are in points (percent correct)."""
 
 from __future__ import annotations
 
-from analysis.compare import Comparison
+import numpy as np
+
+from analysis.cells import NONE, emphasis, interval_values, p_text, plain_cell, plus_minus, points, score_cell, signed, span
+from analysis.compare import Comparison, Contrast, compare
+from analysis.paper import published_columns
 from analysis.results import Results
-from analysis.scores import SELECTION_RULES, GroupScores, Method
-from analysis.stats import Interval
+from analysis.runs import differing
+from analysis.scores import SELECTION_RULES, GroupScores
+from analysis.stats import (
+    hierarchical_bootstrap,
+    interval,
+    iqm,
+    percentile_interval,
+    prediction_half_width,
+    probability_of_improvement,
+)
 from analysis.style import label, ordered
 from analysis.table import Cell, Table, ids
 
-MISSING = "missing"
 DAGGER_NOTE = "Best in bold, second underlined. † cannot be told apart from the best (two-sided 5 %, Holm over all pairs)."
+BOOTSTRAP_SEED = 20260610
+NEW_SEEDS = 3  # the prediction interval is for the mean of this many further runs
 
 
-def points(value: float) -> str:
-    return f"{100 * value:.1f}"
+def make(
+    name: str, title: str, columns: list[str], rows: list, notes: list[str], results: Results, corner: str = "method"
+) -> Table:
+    return Table(name, title, columns, rows, notes, corner, results.warning)
 
 
-def plus_minus(interval: Interval) -> str:
-    return points(interval.estimate) + (f" ± {points(interval.half_width)}" if interval.df else "")
+def group_columns(results: Results) -> list[str]:
+    """The model alone where that tells the groups apart."""
+    models = [group.group.model for group in results.groups]
+    return models if len(set(models)) == len(models) else [group.group.label for group in results.groups]
 
 
-def signed(value: float) -> str:
-    return f"{'−' if value < 0 else '+'}{abs(100 * value):.1f}"
+def row_label(results: Results, group: GroupScores, method: str) -> str:
+    return label(method) if len(results.groups) == 1 else f"{group.group.label}: {label(method)}"
 
 
-def seed_counts(method: Method, group: GroupScores) -> str:
-    """ "" when every seed of the group is there; "2/3 seeds: 1 running" otherwise."""
-    expected = len(group.seeds)
-    if len(method.runs) >= expected:
-        return ""
-    states = [run.state if not run.finished else "without evaluations" for run in method.others]
-    states += [MISSING] * (expected - len(method.runs) - len(states))
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(method.runs)}/{expected} seeds: {counts}"
-
-
-def collapse_text(method: Method) -> str:
-    """ "collapse 2/3 @ 9–12" or "" """
-    steps = sorted(run.collapse_step if run.collapse_step is not None else run.step for run in method.collapsed)
-    if not steps:
-        return ""
-    at = f"{steps[0]}" if steps[0] == steps[-1] else f"{steps[0]}–{steps[-1]}"
-    return f"collapse {len(steps)}/{len(method.runs)} @ {at}"
-
-
-def score_cell(name: str, comparison: Comparison) -> Cell:
-    group = comparison.group
-    method = group.methods.get(name)
-    if method is None:
-        return Cell(MISSING)
-    if not method.runs:
-        return Cell(f"{MISSING} ({seed_counts(method, group)})", run_ids=ids(method.others))
-    interval = comparison.means[name]
-    dagger = "†" if name in comparison.not_told_from_best else ""
-    remarks = ", ".join(part for part in (collapse_text(method), seed_counts(method, group)) if part)
-    rank = comparison.by_mean.index(name)
-    return Cell(
-        plus_minus(interval) + dagger + (f" ({remarks})" if remarks else ""),
-        score_values(name, comparison),
-        ids(method.runs),
-        ("best", "second")[rank] if rank < 2 and len(comparison.means) > 1 else "",
-    )
-
-
-def score_values(name: str, comparison: Comparison) -> dict:
-    group, interval = comparison.group, comparison.means[name]
-    method = group.methods[name]
-    low, high = comparison.ranks[name]
-    return {
-        "mean": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "se": interval.se,
-        "num_seeds": len(method.runs),
-        "num_collapsed": len(method.collapsed),
-        "told_from_best": name != comparison.best and name not in comparison.not_told_from_best,
-        "rank_low": low,
-        "rank_high": high,
-    }
+def each_method(results: Results):
+    """(row label, group, comparison, name) of every scored main method."""
+    for group in results.groups:
+        comparison = results.comparison(group)
+        for name in comparison.means:
+            yield row_label(results, group, name), group, comparison, name
 
 
 def table1(results: Results) -> Table:
@@ -86,19 +55,10 @@ def table1(results: Results) -> Table:
     comparisons = [results.comparison(group) for group in results.groups]
     names = ordered({name for group in results.groups for name in results.main_methods(group)})
     rows = [(label(name), [score_cell(name, comparison) for comparison in comparisons]) for name in names]
-    return Table(
-        "table1", f"Score by method, {rule_label(results)}", columns(results), rows, main_notes(results), warning=results.warning
-    )
-
-
-def columns(results: Results) -> list[str]:
-    """The model alone where that tells the groups apart."""
-    models = [group.group.model for group in results.groups]
-    return models if len(set(models)) == len(models) else [group.group.label for group in results.groups]
-
-
-def rule_label(results: Results) -> str:
-    return SELECTION_RULES[results.rule].label
+    columns, notes = group_columns(results), main_notes(results)
+    if results.paper:
+        columns, rows, notes = published_columns("table1", columns, names, rows, notes)
+    return make("table1", f"Score by method ({SELECTION_RULES[results.rule].label})", columns, rows, notes, results)
 
 
 def main_notes(results: Results) -> list[str]:
@@ -108,19 +68,193 @@ def main_notes(results: Results) -> list[str]:
         DAGGER_NOTE,
     ]
     for group in results.groups:
-        if group.scored:
-            counts = ", ".join(f"{name} ({int((group.benchmark_P == k).sum())})" for k, name in enumerate(group.benchmarks))
-            notes.append(
-                f"{group.group.label}: {counts}; evaluations at {steps_text(group)}; seeds {', '.join(map(str, group.seeds))}."
-            )
+        notes.append(f"{group.group.label}: {group_facts(group)}.")
         if any(run.stopped_early for method in group.methods.values() for run in method.runs):
             notes.append(f"{group.group.label}: runs stopped at their collapse keep their last evaluation, which flatters them.")
     return notes
 
 
-def steps_text(group: GroupScores) -> str:
+def group_facts(group: GroupScores) -> str:
+    if not group.scored:
+        return "no finished run with evaluations"
+    sizes = np.bincount(group.benchmark_P)
+    counts = ", ".join(f"{name} ({size} problems)" for name, size in zip(group.benchmarks, sizes, strict=True))
     steps = group.steps_E.tolist()
-    return f"steps {', '.join(map(str, steps))}" if len(steps) <= 8 else f"{len(steps)} steps from {steps[0]} to {steps[-1]}"
+    at = f"steps {', '.join(map(str, steps))}" if len(steps) <= 8 else f"{len(steps)} steps from {steps[0]} to {steps[-1]}"
+    return f"{counts}; evaluations at {at}; seeds {', '.join(map(str, group.seeds))}"
 
 
-TABLES = {"table1": table1}
+def table4(results: Results) -> Table:
+    """Each benchmark (the paper: each AIME year) at the step that each run's best summary selects."""
+    columns = [
+        f"{column} {name}" for column, g in zip(group_columns(results), results.groups, strict=True) for name in g.benchmarks
+    ]
+    names = ordered({name for group in results.groups for name in results.main_methods(group)})
+    by_group = [benchmark_cells(group, results.main_methods(group)) for group in results.groups]
+    rows = [(label(name), [cell for cells in by_group for cell in cells(name)]) for name in names]
+    notes = ["Points, mean ± 95 % interval over seeds; each run at the step of its best summary in [0, T_stop], as in the paper."]
+    if results.paper:
+        columns, rows, notes = published_columns("table4", columns, names, rows, notes)
+    return make("table4", "Score on each benchmark at the best step", columns, rows, notes, results)
+
+
+def benchmark_cells(group: GroupScores, methods: list[str]):
+    """A function from a method's name to its cells, one for each benchmark."""
+    selected = {name: group.selected(name, "best") for name in methods if name in group.scored}
+    bests = [
+        sorted(selected, key=lambda name: -selected[name][:, group.benchmark_P == k].mean()) for k in range(len(group.benchmarks))
+    ]
+
+    def cells(name: str) -> list[Cell]:
+        if name not in selected:
+            return [Cell("missing")] * len(group.benchmarks)
+        return [one(name, k) for k in range(len(group.benchmarks))]
+
+    def one(name: str, k: int) -> Cell:
+        member_P = group.benchmark_P == k
+        result = interval([selected[name][:, member_P]], np.zeros(member_P.sum(), dtype=int))
+        return Cell(plus_minus(result), interval_values(result), group.methods[name].run_ids, emphasis(name, bests[k]))
+
+    return cells
+
+
+def table_selection(results: Results) -> Table:
+    """Every selection rule side by side; the last column is what choosing the best step adds by luck."""
+    rows = []
+    for text, group, _, name in each_method(results):
+        comparisons = [results.comparison(group, rule) for rule in SELECTION_RULES]
+        gap = group.summary(group.selected(name, "best") - group.selected(name, "split_half"))
+        optimism = Cell(signed(gap.mean()), {"mean": float(gap.mean())}, group.methods[name].run_ids)
+        rows.append((text, [score_cell(name, comparison) for comparison in comparisons] + [optimism]))
+    notes = [f"{rule.label}: {rule.meaning}." for rule in SELECTION_RULES.values()]
+    notes.append("Optimism: best minus split-half best, in points. " + DAGGER_NOTE + " Each column is its own comparison.")
+    columns = [rule.label for rule in SELECTION_RULES.values()] + ["optimism of best"]
+    return make("table_selection", "Score under each selection rule", columns, rows, notes, results)
+
+
+def table_statistics(results: Results) -> Table:
+    """Every interval there is, for each method."""
+    rows = [(text, statistics_cells(comparison, name)) for text, _, comparison, name in each_method(results)]
+    columns = ["mean", "95 % over seeds", "95 % seeds × problems", f"95 % for a new mean of {NEW_SEEDS}"]
+    columns += ["IQM", "rank", "plain bootstrap"]
+    notes = [
+        "Over seeds: Student's t on the runs' summaries; it speaks about these problems. Seeds × problems: problems drawn from a "
+        "larger set as well, two-way random effects with Satterthwaite's degrees of freedom.",
+        f"New mean: where the mean of {NEW_SEEDS} further seeds on these problems will lie. IQM: mean of the middle half of all "
+        "run × benchmark scores. Rank: from the pairs that can be told apart.",
+        "Plain bootstrap: seeds → problems → samples, percentiles; too narrow for few seeds, for reference only.",
+    ]
+    return make("table_statistics", "Means, intervals and ranks", columns, rows, notes, results)
+
+
+def statistics_cells(comparison: Comparison, name: str) -> list[Cell]:
+    group, method = comparison.group, comparison.group.methods[name]
+    mean, scores = comparison.means[name], comparison.scores_SP[name]
+    crossed = interval([scores], group.benchmark_P, "crossed")
+    wide = prediction_half_width(mean, len(method.runs), NEW_SEEDS)
+    middle = iqm(group.by_benchmark(scores))
+    low, high = percentile_interval(bootstrap(group, name, scores))
+    ranks = comparison.ranks[name]
+    cells = [
+        Cell(points(mean.estimate), {"value": mean.estimate}),
+        span_cell(mean.low, mean.high),
+        span_cell(crossed.low, crossed.high),
+        span_cell(mean.estimate - wide, mean.estimate + wide),
+        Cell(points(middle), {"value": middle}),
+        Cell("–".join(map(str, dict.fromkeys(ranks))), {"low": ranks[0], "high": ranks[1]}),
+        span_cell(low, high) if len(method.runs) > 1 else NONE,
+    ]
+    return [Cell(cell.text, cell.values, method.run_ids) for cell in cells]
+
+
+def span_cell(low: float, high: float, write=points) -> Cell:
+    return Cell(span(low, high, write), {"low": low, "high": high} if low == low else {})
+
+
+def bootstrap(group: GroupScores, name: str, scores_SP: np.ndarray) -> np.ndarray:
+    counts_SP = group.methods[name].num_samples_SEP[:, -1]
+    return hierarchical_bootstrap(scores_SP, counts_SP, group.benchmark_P, BOOTSTRAP_SEED)
+
+
+def table_pairwise(results: Results) -> Table:
+    """Every pair: the difference, whether it can be told from noise, and who wins how often."""
+    rows = []
+    for group in results.groups:
+        comparison = results.comparison(group)
+        prefix = "" if len(results.groups) == 1 else f"{group.group.label}: "
+        rows += [(f"{prefix}{label(c.one)} − {label(c.other)}", pair_cells(comparison, c)) for c in comparison.contrasts]
+    columns = ["difference", "95 % interval", "p (Holm)", "told apart", "P(improvement)", "test", "plain bootstrap"]
+    notes = [
+        "Points. The interval of each pair stands alone; p is corrected over all pairs of the group (Holm). Problems are crossed "
+        "with seeds and compared one by one; seeds are paired from five common seeds on, Welch's t below (docs/analysis.md).",
+        "P(improvement): chance that a run of the first beats a run of the second on a benchmark. "
+        "Plain bootstrap: too narrow for few seeds, for reference only.",
+    ]
+    return make("table_pairwise", "Differences between methods", columns, rows, notes, results, corner="pair")
+
+
+def pair_cells(comparison: Comparison, c: Contrast) -> list[Cell]:
+    group = comparison.group
+    one, other = comparison.scores_SP[c.one], comparison.scores_SP[c.other]
+    wins = probability_of_improvement(group.by_benchmark(one), group.by_benchmark(other))
+    low, high = percentile_interval(bootstrap(group, c.one, one) - bootstrap(group, c.other, other))
+    cells = [
+        Cell(signed(c.interval.estimate), interval_values(c.interval)),
+        span_cell(c.interval.low, c.interval.high, signed),
+        p_cell(c),
+        Cell("yes" if c.told_apart else "no", {"told_apart": c.told_apart}),
+        Cell(f"{wins:.2f}", {"value": wins}),
+        Cell("paired t" if c.paired else "Welch's t"),
+        span_cell(low, high, signed) if min(len(one), len(other)) > 1 else NONE,
+    ]
+    run_ids = group.methods[c.one].run_ids + group.methods[c.other].run_ids
+    return [Cell(cell.text, cell.values, run_ids) for cell in cells]
+
+
+def table_ablations(results: Results) -> Table:
+    """Every variant of a rule beside the rule itself."""
+    rows = [
+        row for group in results.groups for base in results.main_methods(group) for row in ablation_rows(results, group, base)
+    ]
+    columns = ["changed settings", SELECTION_RULES[results.rule].label, "difference", "95 % interval", "p (Holm)"]
+    notes = ["Points. Difference to the rule's own preset; p is corrected over the variants of one rule (Holm)."]
+    if not rows:
+        notes = ["missing: no variants of a rule among these runs. " + ABLATION_COMMAND]
+    return make("table_ablations", "Ablations and changed settings", columns, rows, notes, results)
+
+
+ABLATION_COMMAND = (
+    "Make them with: python -m harness -m method=cppo,cppo_no_position_weight,cppo_no_prefix_budget,cppo_shuffled seed=1,2,3"
+)
+
+
+def ablation_rows(results: Results, group: GroupScores, base: str) -> list[tuple[str, list[Cell]]]:
+    variants = results.variants(group, base)
+    if not variants:
+        return []
+    comparison = compare(group, results.rule, [base, *variants], against=base)
+    rows = [(row_label(results, group, base), [NONE, plain_cell(base, comparison), NONE, NONE, NONE])]
+    for name in variants:
+        cells = [Cell(changes(group, base, name)), plain_cell(name, comparison), *variant_cells(comparison, base, name)]
+        rows.append((row_label(results, group, name), cells))
+    return rows
+
+
+def changes(group: GroupScores, base: str, variant: str) -> str:
+    """ "w_min: 0.8 → 0.6" """
+    settings = [(method.runs + method.others)[0].method_settings for method in (group.methods[base], group.methods[variant])]
+    return ", ".join(f"{key}: {settings[0].get(key)} → {settings[1].get(key)}" for key in differing(settings))
+
+
+def variant_cells(comparison: Comparison, base: str, name: str) -> list[Cell]:
+    """Difference, interval and p of a variant against its base."""
+    if name not in comparison.means or base not in comparison.means:
+        return [NONE] * 3
+    c = comparison.contrast(name, base)
+    run_ids = ids(comparison.group.methods[name].runs + comparison.group.methods[base].runs)
+    cells = [Cell(signed(c.interval.estimate), interval_values(c.interval)), span_cell(c.interval.low, c.interval.high, signed)]
+    return [Cell(cell.text, cell.values, run_ids) for cell in [*cells, p_cell(c)]]
+
+
+def p_cell(c: Contrast) -> Cell:
+    return Cell(p_text(c.p_holm).removeprefix("p ").removeprefix("= "), {"p_holm": c.p_holm, "p_raw": c.interval.p_value})

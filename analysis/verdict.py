@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from analysis.cells import collapse_text, p_text, plus_minus, points, seed_counts, signed
 from analysis.compare import Comparison, pooled_sd
 from analysis.results import Results
 from analysis.scores import SELECTION_RULES
 from analysis.stats import detectable_difference, num_seeds_needed
 from analysis.style import label
-from analysis.tables import collapse_text, plus_minus, points, seed_counts, signed
 
 TARGET = 0.02  # the difference whose price in seeds is named
 
@@ -64,16 +64,13 @@ def standing(comparison: Comparison) -> str:
 
 
 def difference(comparison: Comparison, name: str) -> str:
-    """ "DPPO −0.6, 95 % from −3.1 to +1.9" """
+    """Such as: DPPO −0.6, 95 % from −3.1 to +1.9, p = 0.2."""
     contrast = comparison.contrast(name, comparison.best)
     interval = contrast.interval
+    start = f"{label(name)} {signed(interval.estimate)}"
     if not interval.df:
-        return f"{label(name)} {signed(interval.estimate)}, no interval from one seed"
-    return f"{label(name)} {signed(interval.estimate)}, 95 % from {signed(interval.low)} to {signed(interval.high)}, {p_text(contrast.p_holm)}"
-
-
-def p_text(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+        return f"{start}, no interval from one seed"
+    return f"{start}, 95 % from {signed(interval.low)} to {signed(interval.high)}, {p_text(contrast.p_holm)}"
 
 
 def collapses(comparison: Comparison) -> str:
