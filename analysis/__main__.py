@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import sys
 
-from analysis.all_tables import TABLES
+from analysis.figures import FIGURES
 from analysis.load import load
 from analysis.options import parse
 from analysis.output import Output
 from analysis.results import analyse
+from analysis.tables import TABLES
 from analysis.verdict import verdict
 
 
 def main(argv: list[str]) -> None:
-    options = parse(argv, TABLES)
+    options = parse(argv, [*TABLES, *FIGURES])
     output = Output(options.out, options.formats)
     sweep = load(options.roots, cache=options.out / ".cache", allow_mixed=options.allow_mixed)
     results = analyse(sweep, options.select, options.t_stop, options.paper)
     for name in options.chosen(TABLES):
         output.table(TABLES[name](results))
+    for name in options.chosen(FIGURES):
+        output.figure(name, FIGURES[name](results), results.warning)
     output.text("verdict.md", verdict(results))
     print(verdict(results))
 

@@ -52,7 +52,7 @@ def t_density(t: float, df: float) -> float:
 def t_quantile(level: float, df: float) -> float:
     """t with P(T ≤ t) = level, for level in (0.5, 1).
 
-    Newton's steps from the normal quantile, which lies below: the distribution function is concave there, so they never overshoot.
+    Newton's steps from the normal quantile, which lies below: the distribution is concave there, so they never overshoot.
     """
     t = NormalDist().inv_cdf(level)
     for _ in range(200):

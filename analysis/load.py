@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.runs import Run, mixed_settings, read_run
@@ -31,8 +33,18 @@ class Sweep:
     evals: pd.DataFrame
     mixed: list[str]
 
-    def metrics_of(self, run: Run) -> pd.DataFrame:
-        return self.metrics[self.metrics["run_id"] == run.run_id]
+    @cached_property
+    def _metrics_by_run(self) -> dict[str, pd.DataFrame]:
+        return dict(list(self.metrics.groupby("run_id", observed=True)))
+
+    def metric(self, run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of one metric of one run, where it was recorded; empty if it never was."""
+        table = self._metrics_by_run.get(run.run_id)
+        if table is None or key not in table:
+            return np.array([], dtype=int), np.array([])
+        steps, values = table["step"].to_numpy(), table[key].to_numpy()
+        known = ~np.isnan(values)
+        return steps[known], values[known]
 
 
 def load(roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bool = False) -> Sweep:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from analysis.table import WRITERS, Table, sidecar
+from analysis.figures.draw import draw, save
+from analysis.figures.record import Missing, Plot
+from analysis.figures.record import sidecar as figure_sidecar
+from analysis.tables.record import WRITERS, Table, sidecar
 
 TABLE_FORMATS = tuple(WRITERS)
 FIGURE_FORMATS = ("pdf", "svg", "png")
@@ -29,3 +32,11 @@ class Output:
             if ending in self.formats:
                 self.text(f"{table.name}.{ending}", write(table))
         self.json(f"{table.name}.json", sidecar(table))
+
+    def figure(self, name: str, figure: Plot | Missing, warning: str) -> None:
+        endings = [ending for ending in FIGURE_FORMATS if ending in self.formats]
+        if endings:
+            drawn = draw(figure, warning)
+            for ending in endings:
+                save(drawn, self.folder / f"{name}.{ending}", ending)
+        self.json(f"{name}.json", figure_sidecar(figure) | {"warning": warning})

@@ -52,6 +52,7 @@ class GroupScores:
     benchmark_P: np.ndarray  # index into benchmarks
     problem_ids: list[str]
     seeds: list[int]  # all seeds seen in the group, finished or not
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]  # run id -> its own steps [E'] and scores [E', K], unfinished runs too
 
     @cached_property
     def weights_P(self) -> np.ndarray:
@@ -142,23 +143,29 @@ def group_scores(sweep: Sweep, t_stop: int | None = None) -> list[GroupScores]:
 
 
 def one_group(group: Group, runs: list[Run], tables: dict, t_stop: int | None) -> GroupScores:
-    scored = [run for run in runs if run.finished and run.run_id in tables]
-    limit = t_stop if t_stop is not None else min((run.steps for run in scored), default=0)
-    problems = common_problems([tables[run.run_id] for run in scored])
-    curves = {run.run_id: complete_evaluations(tables[run.run_id], problems) for run in scored}
-    steps = common_steps([(run, curves[run.run_id][0]) for run in scored], limit)
-    usable = [run for run in scored if len(steps) and carried(curves[run.run_id], steps, run) is not None]
-    methods = {}
-    for name in dict.fromkeys(run.method for run in runs):
-        mine = sorted((run for run in usable if run.method == name), key=lambda run: (run.seed, run.run_id))
-        others = [run for run in runs if run.method == name and run not in mine]
-        arrays = [carried(curves[run.run_id], steps, run) for run in mine]
-        scores, counts = (np.array([a[i] for a in arrays]).reshape(len(mine), len(steps), len(problems)) for i in (0, 1))
-        methods[name] = Method(name, mine, others, scores, counts)
+    asked = [run for run in runs if run.run_id in tables]
+    finished = [run for run in asked if run.finished]
+    problems = common_problems([tables[run.run_id] for run in finished or asked])
+    curves = {run.run_id: complete_evaluations(tables[run.run_id], problems) for run in asked}
+    limit = t_stop if t_stop is not None else min((run.steps for run in finished), default=0)
+    steps = common_steps([(run, curves[run.run_id][0]) for run in finished], limit)
+    scored = {run.run_id: carried(curves[run.run_id], steps) for run in finished}
+    names = dict.fromkeys(run.method for run in runs)
+    shape = len(steps), len(problems)
+    methods = {name: one_method(name, [run for run in runs if run.method == name], scored, shape) for name in names}
     benchmarks = list(dict.fromkeys(benchmark for benchmark, _ in problems))
-    codes = np.array([benchmarks.index(benchmark) for benchmark, _ in problems], dtype=int)
-    ids = [problem for _, problem in problems]
-    return GroupScores(group, methods, np.array(steps, dtype=int), benchmarks, codes, ids, sorted({run.seed for run in runs}))
+    codes_P = np.array([benchmarks.index(benchmark) for benchmark, _ in problems], dtype=int)
+    seeds = sorted({run.seed for run in runs})
+    result = GroupScores(group, methods, np.array(steps, dtype=int), benchmarks, codes_P, [p for _, p in problems], seeds, {})
+    result.curves.update({key: (np.array(at), result.by_benchmark(scores)) for key, (at, scores, _) in curves.items() if at})
+    return result
+
+
+def one_method(name: str, runs: list[Run], scored: dict[str, tuple | None], shape: tuple[int, int]) -> Method:
+    mine = sorted((run for run in runs if scored.get(run.run_id)), key=lambda run: (run.seed, run.run_id))
+    others = [run for run in runs if run not in mine]
+    scores, counts = (np.array([scored[run.run_id][i] for run in mine]).reshape(len(mine), *shape) for i in (0, 1))
+    return Method(name, mine, others, scores, counts)
 
 
 def common_problems(tables: list) -> list[tuple[str, str]]:
@@ -187,10 +194,11 @@ def common_steps(runs: list[tuple[Run, list[int]]], limit: int) -> list[int]:
     return sorted(step for step in grid if step <= limit)
 
 
-def carried(curve: tuple[list[int], np.ndarray, np.ndarray], grid: list[int], run: Run) -> tuple[np.ndarray, np.ndarray] | None:
-    """The curve on the grid. A run stopped by the collapse rule keeps its last evaluation; None if nothing precedes the grid."""
+def carried(curve: tuple[list[int], np.ndarray, np.ndarray], grid: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scores and samples on the grid, each step's from the last evaluation up to it: that matters only for runs stopped by the
+    collapse rule, which keep their last one. None if there is no grid, or nothing before its first step."""
     steps, scores, counts = curve
     rows = np.searchsorted(steps, grid, side="right") - 1
-    if not steps or rows.min() < 0:
+    if not len(rows) or rows.min() < 0:
         return None
     return scores[rows], counts[rows]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from analysis.cells import collapse_text, p_text, plus_minus, points, seed_counts, signed
 from analysis.compare import Comparison, pooled_sd
 from analysis.results import Results
 from analysis.scores import SELECTION_RULES
 from analysis.stats import detectable_difference, num_seeds_needed
 from analysis.style import label
+from analysis.tables.cells import collapse_text, p_text, plus_minus, points, seed_counts, signed
 
 TARGET = 0.02  # the difference whose price in seeds is named
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.cells import NONE, emphasis, interval_values, p_text, plain_cell, plus_minus, points, score_cell, signed, span
 from analysis.compare import Comparison, Contrast, compare
-from analysis.paper import published_columns
 from analysis.results import Results
 from analysis.runs import differing
 from analysis.scores import SELECTION_RULES, GroupScores
@@ -19,7 +17,20 @@ from analysis.stats import (
     probability_of_improvement,
 )
 from analysis.style import label, ordered
-from analysis.table import Cell, Table, ids
+from analysis.tables.cells import (
+    NONE,
+    emphasis,
+    interval_values,
+    p_text,
+    plain_cell,
+    plus_minus,
+    points,
+    score_cell,
+    signed,
+    span,
+)
+from analysis.tables.published import published_columns
+from analysis.tables.record import Cell, Table, ids
 
 DAGGER_NOTE = "Best in bold, second underlined. † cannot be told apart from the best (two-sided 5 %, Holm over all pairs)."
 BOOTSTRAP_SEED = 20260610

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.cells import NONE, significant
 from analysis.load import Sweep
 from analysis.results import Results
 from analysis.runs import Run
 from analysis.stats import interval
-from analysis.table import Cell, Table, ids
-from analysis.tables import each_method, make
+from analysis.tables.cells import NONE, significant
+from analysis.tables.record import Cell, Table, ids
+from analysis.tables.scores import each_method, make
 
 # column, metric, how one run's steps become one number
 STABILITY = [
@@ -34,19 +34,18 @@ COST = [
     ("response tokens", "cost/response_tokens", "sum"),
 ]
 REDUCE = {
-    "mean": np.nanmean,
-    "median": np.nanmedian,
-    "max": np.nanmax,
-    "sum": np.nansum,
-    "end": lambda values: np.nanmean(values[-max(1, len(values) // 10) :]),
+    "mean": np.mean,
+    "median": np.median,
+    "max": np.max,
+    "sum": np.sum,
+    "end": lambda values: np.mean(values[-max(1, len(values) // 10) :]),
 }
 
 
 def per_run(sweep: Sweep, run: Run, metric: str, reduction: str) -> float:
     """One number for a run; nan where the run has no such metric."""
-    table = sweep.metrics_of(run)
-    values = table[metric].to_numpy() if metric in table else np.array([])
-    return float(REDUCE[reduction](values)) if np.isfinite(values).any() else float("nan")
+    _, values = sweep.metric(run, metric)
+    return float(REDUCE[reduction](values)) if len(values) else float("nan")
 
 
 def mean_cell(runs: list[Run], values: list[float]) -> Cell:

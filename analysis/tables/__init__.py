@@ -1,7 +1,7 @@
 """The tables by the names of their files."""
 
-from analysis.tables import table1, table4, table_ablations, table_pairwise, table_selection, table_statistics
-from analysis.tables_runs import table_cost, table_runs, table_stability
+from analysis.tables.runs import table_cost, table_runs, table_stability
+from analysis.tables.scores import table1, table4, table_ablations, table_pairwise, table_selection, table_statistics
 
 TABLES = {
     "table1": table1,

@@ -1,0 +1,116 @@
+"""Curves over training: of evaluation scores and of metrics, for one run and for a method's mean. Pure functions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.distributions import t_quantile
+from analysis.figures.record import Line, Series
+from analysis.load import Sweep
+from analysis.results import Results
+from analysis.runs import Run
+from analysis.scores import GroupScores, Method
+from analysis.stats import LEVEL
+from analysis.style import label
+from analysis.tables.cells import collapse_step
+
+MAX_POINTS = 60  # a metric is averaged over windows so that a curve has about this many
+
+
+def band(values_SX: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, low, high) of each column: 95 % over seeds by Student's t; nan for one seed."""
+    mean = values_SX.mean(0)
+    if len(values_SX) < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = t_quantile(0.5 + LEVEL / 2, len(values_SX) - 1) * values_SX.std(0, ddof=1) / len(values_SX) ** 0.5
+    return mean, mean - half, mean + half
+
+
+def series(name: str, look: tuple[str, str], x: np.ndarray, values_SX: np.ndarray, lines: list[Line]) -> Series:
+    """Without finished runs there are lines but no mean."""
+    nothing = np.array([])
+    x, mean, low, high = (x, *band(values_SX)) if len(values_SX) else (nothing,) * 4
+    return Series(label(name), *look, x, mean, low, high, lines)
+
+
+def run_line(run: Run, steps: np.ndarray, x: np.ndarray, y: np.ndarray) -> Line:
+    """`x` are the positions of `steps` on the axis; the cross stands at the run's collapse."""
+    at = collapse_step(run) if run.collapse_step is not None or run.stopped_early else None
+    cross = None if at is None or not len(steps) else (float(np.interp(at, steps, x)), float(np.interp(at, steps, y)))
+    return Line(run.run_id, x, y, cross, run.finished)
+
+
+def score_series(results: Results, group: GroupScores, names: list[str], looks: dict, axis: str = "step", k: int | None = None):
+    """Evaluation curves in points: the summary, or benchmark k. axis: step, tokens (millions) or hours."""
+    out = []
+    for name in names:
+        method = group.methods[name]
+        lines = [
+            score_line(results.sweep, group, run, axis, k) for run in method.runs + method.others if run.run_id in group.curves
+        ]
+        if lines:
+            out.append(series(name, looks[name], *mean_scores(results.sweep, group, method, axis, k), lines))
+    return out
+
+
+def score_line(sweep: Sweep, group: GroupScores, run: Run, axis: str, k: int | None) -> Line:
+    steps, scores_EK = group.curves[run.run_id]
+    y = 100 * (scores_EK.mean(1) if k is None else scores_EK[:, k])
+    return run_line(run, steps, position(sweep, run, steps, axis), y)
+
+
+def mean_scores(sweep: Sweep, group: GroupScores, method: Method, axis: str, k: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """(x [E], values [S, E]); x is the mean over the runs where it differs between them."""
+    scores_SEK = group.by_benchmark(method.scores_SEP)
+    values_SE = 100 * (scores_SEK.mean(2) if k is None else scores_SEK[:, :, k])
+    if not method.runs:
+        return group.steps_E, values_SE
+    return np.mean([position(sweep, run, group.steps_E, axis) for run in method.runs], axis=0), values_SE
+
+
+def position(sweep: Sweep, run: Run, steps: np.ndarray, axis: str) -> np.ndarray:
+    """Where evaluation steps stand on the x axis."""
+    if axis == "step":
+        return steps.astype(float)
+    key, scale = {"tokens": ("cost/response_tokens", 1e-6), "hours": ("time/step", 1 / 3600)}[axis]
+    at, values = sweep.metric(run, key)
+    total = np.concatenate([[0.0], np.cumsum(values) * scale])
+    return total[np.searchsorted(at, steps, side="right")]
+
+
+def windowed(steps: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over consecutive windows of `width` steps (the last may be shorter), each at its windows' mean step."""
+    if width <= 1 or not len(steps):
+        return steps.astype(float), values
+    starts = np.arange(0, len(steps), width)
+    counts = np.diff([*starts, len(steps)])
+    return np.add.reduceat(steps.astype(float), starts) / counts, np.add.reduceat(values, starts) / counts
+
+
+def window_width(group: GroupScores) -> int:
+    planned = max(run.steps for method in group.methods.values() for run in method.runs + method.others)
+    return max(1, planned // MAX_POINTS)
+
+
+def metric_series(
+    results: Results, group: GroupScores, names: list[str], looks: dict, key: str, scale: float = 1.0
+) -> list[Series]:
+    """Curves of one metric; a mean ends where the first of its runs ends."""
+    curve = lambda run: tuple(np.asarray(a) for a in results.sweep.metric(run, key))
+    return curves_of(group, names, looks, lambda run: (lambda at, values: (at, scale * values))(*curve(run)))
+
+
+def curves_of(group: GroupScores, names: list[str], looks: dict, curve) -> list[Series]:
+    """Series from a function run -> (steps, values), averaged over windows of steps."""
+    width, out = window_width(group), []
+    for name in names:
+        method = group.methods[name]
+        runs = [(run, *windowed(*curve(run), width)) for run in method.runs + method.others]
+        runs = [entry for entry in runs if len(entry[1])]
+        done = [(x, y) for run, x, y in runs if run.finished]
+        shortest = min((len(x) for x, _ in done), default=0)
+        values_SX = np.array([y[:shortest] for _, y in done]).reshape(len(done), shortest)
+        x = done[0][0][:shortest] if done else np.array([])
+        if runs:
+            out.append(series(name, looks[name], x, values_SX, [run_line(run, x, x, y) for run, x, y in runs]))
+    return out

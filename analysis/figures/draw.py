@@ -1,0 +1,197 @@
+"""Draws a Plot or a missing page with matplotlib, without pyplot. Sizes in inches; axes are placed by hand, so nothing moves."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.figures.record import Matrix, Missing, Panel, Plot, Series
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "trust-region-harness",
+    "path.simplify": True,
+}
+COLUMN, PAGE = 3.4, 7.0  # widths of one column and of the page
+LEFT, RIGHT, BOTTOM, TOP = 0.55, 0.12, 0.42, 0.28  # margins of a panel
+ROW = 0.16  # height of a line of text
+METADATA = {"pdf": {"CreationDate": None, "ModDate": None}, "svg": {"Date": None}, "png": {}}
+
+
+def draw(figure: Plot | Missing, warning: str = "") -> Figure:
+    with matplotlib.rc_context(STYLE):
+        return draw_missing(figure) if isinstance(figure, Missing) else draw_plot(figure, warning)
+
+
+def save(drawn: Figure, path: str, ending: str) -> None:
+    with matplotlib.rc_context(STYLE):
+        drawn.savefig(path, format=ending, dpi=200, metadata=METADATA[ending])
+
+
+def draw_plot(plot: Plot, warning: str) -> Figure:
+    columns = min(plot.columns, len(plot.panels))
+    rows = math.ceil(len(plot.panels) / columns)
+    width = COLUMN if columns == 1 else PAGE
+    entries = legend_entries(plot.panels)
+    legend_rows = legend_layout(entries, width)
+    foot = ROW * legend_rows + (0.05 if entries else 0)
+    head = ROW * len(wrapped(warning, width)) if warning else 0
+    tall = panel_height(plot, columns, width)
+    fig = Figure(figsize=(width, rows * tall + foot + head))
+    for i, panel in enumerate(plot.panels):
+        row, column = divmod(i, columns)
+        place(fig, panel, column * width / columns, foot + (rows - 1 - row) * tall, width / columns, tall)
+    if entries:
+        add_legend(fig, entries, legend_rows)
+    if warning:
+        height = fig.get_size_inches()[1]
+        fig.text(0.02, 1 - 0.04 / height, "\n".join(wrapped(warning, width)), color="red", va="top", fontsize=7, weight="bold")
+    return fig
+
+
+def wrapped(text: str, width: float) -> list[str]:
+    return textwrap.wrap(text, int(width * 17))
+
+
+def panel_height(plot: Plot, columns: int, width: float) -> float:
+    """Lines: a pleasant shape. Matrices with labelled rows: by their number."""
+    rows = max((len(panel.rows) for panel in plot.panels if isinstance(panel, Matrix)), default=0)
+    if rows:
+        return max(1.5, TOP + BOTTOM + 0.24 * rows + 0.35)
+    return 2.3 if columns == 1 else 2.1
+
+
+def place(fig: Figure, panel: Panel | Matrix, left: float, bottom: float, width: float, height: float) -> None:
+    """Put a panel into its rectangle, margins for its labels inside."""
+    total_width, total_height = fig.get_size_inches()
+    margins = matrix_margins(panel) if isinstance(panel, Matrix) else (LEFT, RIGHT, BOTTOM)
+    inner = (left + margins[0], bottom + margins[2], width - margins[0] - margins[1], height - margins[2] - TOP)
+    ax = fig.add_axes((inner[0] / total_width, inner[1] / total_height, inner[2] / total_width, inner[3] / total_height))
+    ax.set_title(panel.title, loc="left")
+    draw_matrix(fig, ax, panel) if isinstance(panel, Matrix) else draw_lines(ax, panel)
+
+
+def draw_lines(ax, panel: Panel) -> None:
+    for series in panel.series:
+        for line in series.lines:
+            ax.plot(line.x, line.y, color=series.colour, lw=0.5, alpha=0.45, ls="-" if line.finished else ":")
+        if len(series.x):
+            ax.fill_between(series.x, series.low, series.high, color=series.colour, alpha=0.1, lw=0)
+            ax.plot(series.x, series.mean, color=series.colour, ls=series.dash, lw=1.5)
+    ax.set_xlabel(panel.xlabel)
+    ax.set_ylabel(panel.ylabel)
+    ax.set_yscale("log" if panel.log_y else "linear")
+    ax.set_xscale("log" if panel.log_x else "linear")
+    limit_to_lines(ax, panel)
+    for series in panel.series:
+        for line in series.lines:
+            if line.collapse:
+                ax.plot(*line.collapse, marker="X", ms=4.5, mfc=series.colour, mec="white", mew=0.5, zorder=5)
+    for x, text in panel.marks:
+        ax.axvline(x, color="#555555", lw=0.7, ls=":")
+        ax.annotate(text, (x, 1), xycoords=("data", "axes fraction"), xytext=(2, -7), textcoords="offset points", fontsize=6.5)
+
+
+def limit_to_lines(ax, panel: Panel) -> None:
+    """The y axis follows means and runs: the interval of two seeds may reach far outside and is cut."""
+    parts = [np.asarray(y) for s in panel.series for y in (s.mean, *(line.y for line in s.lines)) if len(y)]
+    values = np.concatenate(parts) if parts else np.array([])
+    values = values[np.isfinite(values) & ((values > 0) | (not panel.log_y))]
+    if not len(values) or values.min() == values.max():
+        return
+    low, high = values.min(), values.max()
+    if panel.log_y:
+        ax.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
+    else:
+        ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+
+
+def legend_entries(panels: list[Panel | Matrix]) -> dict[str, Series]:
+    return {series.label: series for panel in panels if isinstance(panel, Panel) for series in panel.series}
+
+
+def legend_layout(entries: dict[str, Series], width: float) -> int:
+    return math.ceil(len(entries) / legend_columns(entries, width)) if entries else 0
+
+
+def legend_columns(entries: dict[str, Series], width: float) -> int:
+    """As many as fit: a letter is about 0.062 inches wide, the line and its gaps half an inch."""
+    widest = max(map(len, entries)) * 0.062 + 0.5
+    return max(1, min(len(entries), int(width / widest)))
+
+
+def add_legend(fig: Figure, entries: dict[str, Series], rows: int) -> None:
+    handles = [Line2D([], [], color=s.colour, ls=s.dash, lw=1.5, label=text) for text, s in entries.items()]
+    width, height = fig.get_size_inches()
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.02 / height), "borderaxespad": 0, "handlelength": 2.2}
+    fig.legend(handles=handles, ncols=legend_columns(entries, width), columnspacing=1.2, labelspacing=0.25, **place)
+
+
+def matrix_margins(panel: Matrix) -> tuple[float, float, float]:
+    """(left, right, bottom): room for row labels, the colour bar, and column labels on their side."""
+    left = 0.15 + 0.062 * max(map(len, panel.rows), default=0) if panel.rows else LEFT
+    left += 0.15 if panel.ylabel else 0
+    return left, 0.62, 0.2 + (0.062 * 0.75 * max(map(len, panel.columns)) + 0.1 if panel.columns else 0.25)
+
+
+def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:
+    rows, columns = panel.values.shape
+    low, high = panel.limits or finite_limits(panel)
+    norm = matplotlib.colors.LogNorm(low, high) if panel.log else matplotlib.colors.Normalize(low, high)
+    extent = (*(panel.extent or (-0.5, columns - 0.5)), rows - 0.5, -0.5)
+    colours = "RdBu" if panel.diverging else "cividis"
+    image = ax.imshow(panel.values, aspect="auto", cmap=colours, norm=norm, extent=extent, interpolation="nearest")
+    ax.set_xlabel(panel.xlabel)
+    ax.set_ylabel(panel.ylabel)
+    if panel.rows:
+        ax.set_yticks(range(rows), panel.rows)
+    if panel.columns:
+        ax.set_xticks(range(columns), panel.columns, rotation=40, ha="right", rotation_mode="anchor")
+    for i, texts in enumerate(panel.texts or []):
+        for j, text in enumerate(texts):
+            ax.text(j, i, text, ha="center", va="center", fontsize=6.5, color=ink(image, panel.values[i, j]))
+    box = ax.get_position()
+    inch = 1 / fig.get_size_inches()[0]
+    bar = fig.colorbar(image, cax=fig.add_axes((box.x1 + 0.06 * inch, box.y0, 0.08 * inch, box.height)))
+    bar.outline.set_linewidth(0.4)
+    bar.ax.set_title(panel.unit, fontsize=6.5, loc="left")
+
+
+def ink(image, value: float) -> str:
+    """Black or white, whichever reads better on the cell's colour."""
+    if not np.isfinite(value):
+        return "black"
+    red, green, blue, _ = image.cmap(image.norm(value))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def finite_limits(panel: Matrix) -> tuple[float, float]:
+    values = panel.values[np.isfinite(panel.values) & ((panel.values > 0) | (not panel.log))]
+    if not len(values):
+        return (0.1, 1.0)
+    low, high = float(values.min()), float(values.max())
+    if panel.diverging:
+        low, high = -max(abs(low), abs(high)), max(abs(low), abs(high))
+    return (low, high) if low < high else (low * 0.9 if panel.log else low - 0.5, high * 1.1 if panel.log else high + 0.5)
+
+
+def draw_missing(page: Missing) -> Figure:
+    fig = Figure(figsize=(COLUMN, 2.0))
+    lines = [f"Missing: {page.title}", "", *textwrap.wrap(page.what, 58), "", "Made by:", *textwrap.wrap(page.command, 58)]
+    fig.text(0.04, 0.94, "\n".join(lines), va="top", fontsize=7, color="#7a2f00", family="DejaVu Sans")
+    return fig

@@ -1,0 +1,208 @@
+"""Figures beyond the paper's: pairs, problems, profiles, agreement of rules, position × step maps, power."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.compare import pooled_sd
+from analysis.figures.curves import metric_series
+from analysis.figures.paper import SWEEP, all_looks, step_label
+from analysis.figures.record import Line, Matrix, Missing, Panel, Plot, Series
+from analysis.results import Results
+from analysis.runs import Run
+from analysis.scores import GroupScores
+from analysis.stats import power_of_test
+from analysis.style import label
+from analysis.tables.cells import signed
+from harness.metric_table import POSITION_BUCKETS
+
+MAP_COLUMNS = 120  # windows of steps in a position × step map, at most
+
+
+def prefix(results: Results, group: GroupScores) -> str:
+    return f"{group.group.label}: " if len(results.groups) > 1 else ""
+
+
+def fig_pairwise(results: Results) -> Plot | Missing:
+    """Row minus column; a star where the pair can be told apart."""
+    panels = []
+    for group in results.groups:
+        comparison = results.comparison(group)
+        names = list(comparison.means)
+        if len(names) < 2:
+            continue
+        values, texts = np.full((len(names), len(names)), np.nan), [[""] * len(names) for _ in names]
+        for i, one in enumerate(names):
+            for j, other in enumerate(names):
+                if i != j:
+                    c = comparison.contrast(one, other)
+                    values[i, j] = 100 * c.interval.estimate
+                    texts[i][j] = signed(c.interval.estimate) + ("*" if c.told_apart else "")
+        labels = [label(name) for name in names]
+        run_ids = [run_id for name in names for run_id in group.methods[name].run_ids]
+        panels.append(
+            Matrix(f"{prefix(results, group)}row − column", values, labels, labels, "points", run_ids, texts, diverging=True)
+        )
+    if not panels:
+        return Missing("Differences between methods", "two methods with finished, evaluated runs", SWEEP)
+    return Plot(
+        "Differences between methods", panels, ["* told apart (Holm over all pairs, 5 %)."], columns=1 if len(panels) == 1 else 2
+    )
+
+
+def fig_problems(results: Results) -> Plot | Missing:
+    """Score of each method on each problem, problems from hard to easy."""
+    panels = []
+    for group in results.groups:
+        comparison = results.comparison(group)
+        for k, benchmark in enumerate(group.benchmarks if comparison.means else []):
+            member_P = group.benchmark_P == k
+            values = 100 * np.array([scores[:, member_P].mean(0) for scores in comparison.scores_SP.values()])
+            order = np.argsort(values.mean(0), kind="stable")
+            rows = [label(name) for name in comparison.means]
+            run_ids = [run_id for name in comparison.means for run_id in group.methods[name].run_ids]
+            panels.append(
+                Matrix(
+                    f"{prefix(results, group)}{benchmark}",
+                    values[:, order],
+                    rows,
+                    [],
+                    "points",
+                    run_ids,
+                    xlabel="problem, hard to easy",
+                    limits=(0, 100),
+                )
+            )
+    if not panels:
+        return Missing("Score on each problem", "a finished, evaluated run", SWEEP)
+    return Plot("Score on each problem", panels, ["Mean over seeds; problems in order of their mean over methods."])
+
+
+def fig_profiles(results: Results) -> Plot | Missing:
+    """Performance profiles: the share of problems on which a method's score, mean over seeds, is at least x."""
+    look, panels = all_looks(results), []
+    thresholds = np.linspace(0, 100, 101)
+    for group in results.groups:
+        comparison = results.comparison(group)
+        curves = [profile(group, name, scores, thresholds, look[name]) for name, scores in comparison.scores_SP.items()]
+        if curves:
+            panels.append(Panel(group.group.label, "score on a problem (points)", "% of problems at or above", curves))
+    if not panels:
+        return Missing("Performance profiles", "a finished, evaluated run", SWEEP)
+    return Plot("Performance profiles", panels, ["Score on a problem: mean over seeds. Benchmarks count alike."], columns=2)
+
+
+def profile(group: GroupScores, name: str, scores_SP: np.ndarray, thresholds: np.ndarray, look: tuple[str, str]) -> Series:
+    mean_P = 100 * scores_SP.mean(0)
+    share = 100 * (mean_P[None, :] >= thresholds[:, None] - 1e-9) @ group.weights_P
+    nothing = np.full_like(share, np.nan)
+    lines = [Line(run_id, np.array([]), np.array([])) for run_id in group.methods[name].run_ids]
+    return Series(label(name), *look, thresholds, share, nothing, nothing, lines)
+
+
+def agreement(keep: dict[str, np.ndarray]) -> np.ndarray:
+    """[rules, rules]: of the tokens that at least one of two rules drops, the share that both drop (Jaccard); 1 if neither drops.
+
+    keep: 0/1 decisions of each rule on the same tokens.
+    """
+    dropped = np.array([np.ravel(decisions) == 0 for decisions in keep.values()])
+    both = (dropped[:, None] & dropped[None]).sum(-1)
+    either = (dropped[:, None] | dropped[None]).sum(-1)
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
+
+
+def fig_agreement(results: Results) -> Plot | Missing:
+    return Missing(
+        "Agreement between rules on the same tokens",
+        "decisions of several rules on one recorded minibatch",
+        "python -m harness method=cppo record.batches=true, then python -m harness.replay on the run's folder",
+    )
+
+
+def fig_position_divergence(results: Results) -> Plot | Missing:
+    return position_map(results, "Divergence by position and step", "trust/div_by_pos", "TV", log=True)
+
+
+def fig_position_masking(results: Results) -> Plot | Missing:
+    return position_map(results, "Masked tokens by position and step", "trust/mask_by_pos", "share", log=False)
+
+
+def position_map(results: Results, title: str, key: str, unit: str, log: bool) -> Plot | Missing:
+    """Relative position (down) × step (across), mean over seeds; one colour scale for all panels."""
+    maps = []
+    for group in results.groups:
+        for name in results.main_methods(group):
+            runs = [run for run in group.methods[name].runs if len(results.sweep.metric(run, f"{key}/0")[0])]
+            if runs:
+                maps.append((f"{prefix(results, group)}{label(name)}", runs, map_values(results, runs, key)))
+    if not maps:
+        return Missing(title, f"no finished run has recorded {key}/…", SWEEP)
+    everything = np.concatenate([values[np.isfinite(values) & ((values > 0) | (not log))] for _, _, values in maps])
+    limits = (
+        (float(everything.min()), float(everything.max())) if len(everything) and everything.min() < everything.max() else None
+    )
+    panels = [
+        Matrix(
+            text, values, [], [], unit, [run.run_id for run in runs],
+            xlabel="step", ylabel="bucket of position", extent=(1, runs[0].steps), limits=limits, log=log,
+        )
+        for text, runs, values in maps
+    ]  # fmt: skip
+    return Plot(title, panels, [f"Bucket 0 is the first {100 // POSITION_BUCKETS} % of a response. Mean over seeds."])
+
+
+def map_values(results: Results, runs: list[Run], key: str) -> np.ndarray:
+    """[buckets, windows of steps], mean over runs; nan where nothing was recorded."""
+    width = max(1, -(-runs[0].steps // MAP_COLUMNS))
+    windows = -(-runs[0].steps // width)
+    total, count = np.zeros((2, POSITION_BUCKETS, windows))
+    for run in runs:
+        for bucket in range(POSITION_BUCKETS):
+            steps, values = results.sweep.metric(run, f"{key}/{bucket}")
+            inside = steps <= runs[0].steps
+            np.add.at(total[bucket], (steps[inside] - 1) // width, values[inside])
+            np.add.at(count[bucket], (steps[inside] - 1) // width, 1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def fig_power(results: Results) -> Plot | Missing:
+    """Chance to tell two methods apart against the number of seeds, by the spread of these runs."""
+    seeds = np.arange(2, 31)
+    panels = []
+    for group in results.groups:
+        comparison = results.comparison(group)
+        calm = [name for name in comparison.means if not group.methods[name].collapsed]
+        sd = pooled_sd(comparison, calm)
+        if np.isfinite(sd) and sd > 0:
+            run_ids = [run_id for name in calm for run_id in group.methods[name].run_ids]
+            curves = [power_curve(points, sd, seeds, i, run_ids) for i, points in enumerate((1, 2, 5, 10))]
+            present = max(len(group.methods[name].runs) for name in comparison.means)
+            title = f"{group.group.label}: sd {100 * sd:.1f} points"
+            panels.append(Panel(title, "seeds for each method", "power (%)", curves, marks=[(present, f"now: {present}")]))
+    if not panels:
+        return Missing("Power", "two finished runs of one method that did not collapse", SWEEP)
+    note = "Two-sided 5 % test of one pair, seeds uncorrelated between methods; sd of a run pooled over methods without collapses."
+    return Plot("Chance to tell two methods apart", panels, [note], columns=2)
+
+
+def power_curve(points: float, sd: float, seeds: np.ndarray, i: int, run_ids: list[str]) -> Series:
+    power = np.array([100 * power_of_test(points / 100, sd, int(n)) for n in seeds])
+    nothing = np.full_like(power, np.nan)
+    colour, dash = ["#0072B2", "#009E73", "#E69F00", "#D55E00"][i], ["-", "--", "-.", ":"][i]
+    text = f"{points} point{'s' if points != 1 else ''}"
+    return Series(
+        text, colour, dash, seeds, power, nothing, nothing, [Line(run_id, np.array([]), np.array([])) for run_id in run_ids]
+    )
+
+
+def fig_stability(results: Results) -> Plot | Missing:
+    """Entropy and masking during training, as a check on stability."""
+    look, panels = all_looks(results), []
+    for group in results.groups:
+        for key, text in (("actor/entropy", "entropy (nat)"), ("trust/mask_frac", "share of tokens masked")):
+            curves = metric_series(results, group, results.main_methods(group), look, key)
+            if curves:
+                panels.append(Panel(group.group.label, step_label(group), text, curves))
+    if not panels:
+        return Missing("Entropy and masking", "no run has recorded actor/entropy or trust/mask_frac", SWEEP)
+    return Plot("Entropy and masking", panels, columns=2)

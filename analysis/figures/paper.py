@@ -1,0 +1,254 @@
+"""Figures 1 (right) to 11 of arXiv 2606.10968, redrawn from runs. Each is a pure function of the results."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.figures.curves import curves_of, metric_series, score_series, series, window_width
+from analysis.figures.record import Line, Missing, Panel, Plot, Series
+from analysis.results import Results
+from analysis.scores import GroupScores
+from analysis.style import looks
+from harness.metric_table import POSITION_BUCKETS
+
+SWEEP = "python -m harness -m method=cppo,dppo,grpo seed=1,2,3"
+SCORE = "score (points)"
+BAND_NOTE = (
+    "Thick: mean over finished runs; band: 95 % interval over seeds (Student's t); thin: each run, dotted if unfinished; "
+    "cross: collapse."
+)
+
+
+def all_looks(results: Results) -> dict[str, tuple[str, str]]:
+    """One look per method for the whole sweep, whatever a figure shows of it."""
+    return looks({name for group in results.groups for name in group.methods})
+
+
+def step_label(group: GroupScores) -> str:
+    width = window_width(group)
+    return "step" if width == 1 else f"step (means of {width})"
+
+
+def fig1_right(results: Results) -> Plot | Missing:
+    """Summary against step, one model: the group with the most scored methods."""
+    group = max(results.groups, key=lambda group: len(group.scored))
+    return score_plot(results, [group], "Score against step, one model", "step", "step")
+
+
+def fig4(results: Results) -> Plot | Missing:
+    return score_plot(results, results.groups, "Score against step, each model", "step", "step")
+
+
+def fig4_tokens(results: Results) -> Plot | Missing:
+    return score_plot(results, results.groups, "Score against sampled tokens", "tokens", "response tokens sampled (millions)")
+
+
+def fig4_device_hours(results: Results) -> Plot | Missing:
+    return score_plot(results, results.groups, "Score against time", "hours", "hours of training steps")
+
+
+def score_plot(results: Results, groups: list[GroupScores], title: str, axis: str, xlabel: str) -> Plot | Missing:
+    look = all_looks(results)
+    panels = []
+    for group in groups:
+        curves = score_series(results, group, results.main_methods(group), look, axis)
+        if curves:
+            panels.append(Panel(group.group.label, xlabel, SCORE, curves))
+    if not panels:
+        return Missing(title, "no run has been evaluated yet", SWEEP)
+    return Plot(title, panels, [BAND_NOTE], columns=2)
+
+
+def fig2(results: Results) -> Plot | Missing:
+    """Divergence by relative position, mean and top tenth, with the token threshold δ / w_t of rules that weigh positions."""
+    look, title = all_looks(results), "Divergence by position in the response"
+    panels = []
+    for group in results.groups:
+        names = results.main_methods(group)
+        for key, text in (("trust/div_by_pos", "mean"), ("trust/div_top10_by_pos", "highest tenth")):
+            curves = [s for name in names if (s := by_position(results, group, name, look[name], key))]
+            if curves:
+                curves += thresholds(group, names)
+                panels.append(Panel(f"{group.group.label}: {text}", "relative position", "divergence", curves, log_y=True))
+    if not panels:
+        return Missing(title, "no run has divergence by position (metrics trust/div_by_pos/…)", SWEEP)
+    return Plot(
+        title, panels, ["Mean over steps and seeds. Dashed black: δ / w_t, the token cap on the plain divergence."], columns=2
+    )
+
+
+POSITIONS = (np.arange(POSITION_BUCKETS) + 0.5) / POSITION_BUCKETS
+
+
+def by_position(results: Results, group: GroupScores, name: str, look: tuple[str, str], key: str) -> Series | None:
+    """Means over steps for each bucket of relative position, finished runs only."""
+    lines = []
+    for run in group.methods[name].runs:
+        values = [results.sweep.metric(run, f"{key}/{bucket}")[1] for bucket in range(POSITION_BUCKETS)]
+        if all(len(v) for v in values):
+            lines.append(Line(run.run_id, POSITIONS, np.array([v.mean() for v in values])))
+    return series(name, look, POSITIONS, np.array([line.y for line in lines]), lines) if lines else None
+
+
+def thresholds(group: GroupScores, names: list[str]) -> list[Series]:
+    """δ / w_t at each position for rules whose settings have delta and w_min."""
+    out = []
+    for name in names:
+        settings = (group.methods[name].runs + group.methods[name].others)[0].method_settings
+        if {"delta", "w_min"} <= settings.keys():
+            curve = settings["delta"] / position_weights(POSITIONS, settings["w_min"])
+            nothing = np.full_like(curve, np.nan)
+            out.append(Series("δ / w_t", "#000000", "--", POSITIONS, curve, nothing, nothing))
+    return out[:1]
+
+
+def position_weights(position: np.ndarray, w_min: float) -> np.ndarray:
+    """w_t = 1 − (1 − w_min)(t−1)/(T−1), with position = (t−1)/(T−1) in [0, 1]."""
+    return 1 - (1 - w_min) * position
+
+
+def effective_threshold(divergence_T: np.ndarray, w_min: float, delta: float, delta_b: float) -> np.ndarray:
+    """[T]: c_t / w_t, the plain divergence up to which CPPO keeps an outward token at each position of one response.
+
+    c_t = min(δ, δ + δ_b W_{t−1} − S_{t−1}) with W and S the exclusive sums of w and of w·D.
+    """
+    length = len(divergence_T)
+    weights = position_weights(np.arange(length) / max(length - 1, 1), w_min)
+    before = lambda values: np.cumsum(values) - values
+    caps = np.minimum(delta, delta + delta_b * before(weights) - before(weights * divergence_T))
+    return caps / weights
+
+
+def fig3(results: Results) -> Plot | Missing:
+    """The effective token threshold along two responses, the calmest and the one that drifted most."""
+    return Missing(
+        "Effective token threshold along a response",
+        "token traces (traces/ in a run's folder), of which the lowest and the highest final prefix drift are drawn",
+        "python -m harness method=cppo record.traces=true",
+    )
+
+
+def fig5(results: Results) -> Plot | Missing:
+    """Ablations: each switch of CPPO turned off."""
+    switches = [
+        ("position weight", {"position_weights"}),
+        ("prefix budget", {"prefix_budget"}),
+        ("shuffled weights", {"position_weights", "prefix_budget"}),
+    ]
+    names = "cppo,dppo,cppo_no_position_weight,cppo_no_prefix_budget,cppo_shuffled_budget"
+    return variants_plot(results, "Ablations of CPPO", switches, f"python -m harness -m method={names} seed=1,2,3")
+
+
+def fig6(results: Results) -> Plot | Missing:
+    """Sensitivity to w_min and δ_b, and other scores."""
+    budget = {"adaptive", "delta_b", "delta_b_min", "delta_b_ceiling"}
+    switches = [
+        ("w_min", {"w_min"}),
+        ("prefix budget δ_b", budget),
+        ("divergence score", {"divergence", "delta", *budget}),
+        ("TRM Max ∧ Avg as control", None),
+    ]
+    names = "cppo,cppo_wmin06,cppo_fixed_budget,cppo_kl,cppo_binary,trm"
+    return variants_plot(results, "Sensitivity of CPPO", switches, f"python -m harness -m method={names} seed=1,2,3")
+
+
+def variants_plot(results: Results, title: str, switches: list[tuple[str, set | None]], command: str) -> Plot | Missing:
+    """A panel for each switch: CPPO beside the variants that differ in exactly such settings. None stands for the TRM control."""
+    look, panels, absent = all_looks(results), [], []
+    for group in results.groups:
+        claimed: set[str] = set()
+        for text, keys in switches:
+            names = [name for name in matching_variants(results, group, keys) if name not in claimed]
+            claimed.update(names)
+            curves = score_series(results, group, ["cppo", *names], look) if names and "cppo" in group.methods else []
+            if curves:
+                panels.append(Panel(f"{group.group.label}: {text}" if len(results.groups) > 1 else text, "step", SCORE, curves))
+            else:
+                absent.append(text)
+    if not panels:
+        return Missing(title, "CPPO beside variants of its settings: " + ", ".join(text for text, _ in switches), command)
+    gaps = [f"Missing: {', '.join(dict.fromkeys(absent))}; made by: {command}."] if absent else []
+    return Plot(title, panels, [BAND_NOTE, *gaps], columns=2)
+
+
+def matching_variants(results: Results, group: GroupScores, keys: set | None) -> list[str]:
+    """Variants of CPPO by what they change, not by their names; a variant that shuffles weights goes with the shuffled ones."""
+    if keys is None:
+        return [name for name in ("trm",) if name in group.methods]
+    return [name for name in results.variants(group, "cppo") if changed_keys(group, name) and changed_keys(group, name) <= keys]
+
+
+def changed_keys(group: GroupScores, variant: str) -> set[str]:
+    one, other = ((group.methods[name].runs + group.methods[name].others)[0].method_settings for name in ("cppo", variant))
+    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+
+
+def fig7(results: Results) -> Plot | Missing:
+    """Effective prefix budget during training, and the share of masked tokens that the budget masks."""
+    look, panels = all_looks(results), []
+    title = "The prefix budget during training"
+    for group in results.groups:
+        prefix = f"{group.group.label}: " if len(results.groups) > 1 else ""
+        names = [name for name in results.main_methods(group) if has_budget(results, group, name)]
+        if not names:
+            continue
+        budgets = metric_series(results, group, names, look, "trust/delta_b_eff")
+        shares = curves_of(group, names, look, lambda run: budget_share(results, run))
+        panels.append(Panel(f"{prefix}effective δ_b", step_label(group), "δ_b", budgets))
+        panels.append(Panel(f"{prefix}masked by the budget", step_label(group), "% of masked tokens", shares))
+    if not panels:
+        return Missing(
+            title, "runs of a rule with a prefix budget (metric trust/delta_b_eff)", "python -m harness -m method=cppo seed=1,2,3"
+        )
+    return Plot(title, panels, [BAND_NOTE], columns=2)
+
+
+def has_budget(results: Results, group: GroupScores, name: str) -> bool:
+    return any(
+        len(results.sweep.metric(run, "trust/delta_b_eff")[0]) for run in group.methods[name].runs + group.methods[name].others
+    )
+
+
+def budget_share(results: Results, run) -> tuple[np.ndarray, np.ndarray]:
+    """Percent of a step's masked tokens that the budget alone masks; steps that mask nothing are left out."""
+    steps, masked = results.sweep.metric(run, "trust/mask_frac")
+    at, by_budget = results.sweep.metric(run, "trust/mask_frac_budget")
+    common, i, j = np.intersect1d(steps, at, return_indices=True)
+    some = masked[i] > 0
+    return common[some], 100 * by_budget[j][some] / masked[i][some]
+
+
+def fig8(results: Results) -> Plot | Missing:
+    """Each benchmark (the paper: AIME24, 25, 26) against step."""
+    look, panels = all_looks(results), []
+    for group in results.groups:
+        for k, benchmark in enumerate(group.benchmarks):
+            curves = score_series(results, group, results.main_methods(group), look, k=k)
+            title = f"{group.group.label}: {benchmark}" if len(results.groups) > 1 else benchmark
+            panels.append(Panel(title, "step", SCORE, curves))
+    if not panels:
+        return Missing("Each benchmark against step", "no run has been evaluated yet", SWEEP)
+    return Plot("Each benchmark against step", panels, [BAND_NOTE])
+
+
+def fig9(results: Results) -> Plot | Missing:
+    return metric_plot(results, "Training reward", "reward/mean", "mean reward")
+
+
+def fig10(results: Results) -> Plot | Missing:
+    return metric_plot(results, "Response length", "response_length/mean", "tokens")
+
+
+def fig11(results: Results) -> Plot | Missing:
+    return metric_plot(
+        results, "Log-prob error between learner and engine", "mismatch/rel_error", "|1 − ρ| at equal weights", log_y=True
+    )
+
+
+def metric_plot(results: Results, title: str, key: str, ylabel: str, log_y: bool = False) -> Plot | Missing:
+    look, panels = all_looks(results), []
+    for group in results.groups:
+        curves = metric_series(results, group, results.main_methods(group), look, key)
+        if curves:
+            panels.append(Panel(group.group.label, step_label(group), ylabel, curves, log_y=log_y))
+    return Plot(title, panels, [BAND_NOTE], columns=2) if panels else Missing(title, f"no run has recorded {key}", SWEEP)

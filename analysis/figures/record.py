@@ -1,0 +1,96 @@
+"""What a figure shows, as plain data: panels of lines or of a matrix, or the page that says which runs are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run. `collapse`: where its cross stands; `finished` False draws it dotted."""
+
+    run_id: str
+    x: np.ndarray
+    y: np.ndarray
+    collapse: tuple[float, float] | None = None
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class Series:
+    """A method: the mean over its finished runs, the 95 % interval around it (nan without), and each run."""
+
+    label: str
+    colour: str
+    dash: str
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    lines: list[Line] = field(default_factory=list)
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [line.run_id for line in self.lines]
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    xlabel: str
+    ylabel: str
+    series: list[Series]
+    log_y: bool = False
+    log_x: bool = False
+    marks: list[tuple[float, str]] = field(default_factory=list)  # dotted vertical lines: (x, text)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Values [rows, columns]; nan is left white. `texts` stand in the cells."""
+
+    title: str
+    values: np.ndarray
+    rows: list[str]
+    columns: list[str]  # empty: an axis of numbers from `extent`
+    unit: str
+    run_ids: list[str]
+    texts: list[list[str]] | None = None
+    xlabel: str = ""
+    ylabel: str = ""
+    extent: tuple[float, float] | None = None  # of the x axis, where columns is empty
+    limits: tuple[float, float] | None = None
+    diverging: bool = False
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    title: str
+    panels: list[Panel | Matrix]
+    notes: list[str] = field(default_factory=list)
+    columns: int = 3  # panels side by side
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A figure whose runs are absent: what is missing, and the command that makes it."""
+
+    title: str
+    what: str
+    command: str
+
+
+def sidecar(figure: Plot | Missing) -> dict:
+    """What stands behind a figure: for each panel its series and their runs."""
+    if isinstance(figure, Missing):
+        return {"title": figure.title, "missing": figure.what, "command": figure.command}
+    return {"title": figure.title, "notes": figure.notes, "panels": [panel_sidecar(panel) for panel in figure.panels]}
+
+
+def panel_sidecar(panel: Panel | Matrix) -> dict:
+    if isinstance(panel, Matrix):
+        return {"title": panel.title, "unit": panel.unit, "rows": panel.rows, "run_ids": panel.run_ids}
+    return {"title": panel.title, "series": [{"label": series.label, "run_ids": series.run_ids} for series in panel.series]}
