@@ -15,7 +15,7 @@ from analysis.load import Sweep
 from analysis.runs import Group, Run, by_group
 
 PRIMARY_RULE = "last3"
-MIN_FOR_LAST = 3
+NUM_LAST = 3
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ class GroupScores:
             np.stack([select(curve, self) for curve in curves_SEP]) if len(curves_SEP) else np.empty((0, len(self.problem_ids)))
         )
 
+    def num_samples(self, method: str, rule: str) -> np.ndarray:
+        """[S, P]: samples behind each selected score."""
+        counts_SEP = self.methods[method].num_samples_SEP
+        return counts_SEP[:, -NUM_LAST:].sum(1) if rule == "last3" else counts_SEP[:, -1]
+
     @property
     def scored(self) -> list[str]:
         return [name for name, method in self.methods.items() if method.runs]
@@ -103,7 +108,7 @@ def final(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
 
 
 def last3(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
-    return curve_EP[-MIN_FOR_LAST:].mean(0)
+    return curve_EP[-NUM_LAST:].mean(0)
 
 
 def area(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:

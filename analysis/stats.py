@@ -165,25 +165,26 @@ def rank_bounds(names: Sequence[str], better: dict[tuple[str, str], bool]) -> di
 
 
 def hierarchical_bootstrap(
-    correct_SP: np.ndarray, num_samples_SP: np.ndarray, strata_P: np.ndarray, seed: int, resamples: int = 1000
+    scores_SP: np.ndarray, num_samples_SP: np.ndarray, strata_P: np.ndarray, seed: int, resamples: int = 2000
 ) -> np.ndarray:
-    """[resamples] means under resampling of seeds, then problems within strata, then samples (binomial).
+    """[resamples] means under resampling of seeds, then problems within strata, then samples.
 
-    The same `seed` draws the same seeds and problems, so that two methods with equal axes come out paired.
-    This plain bootstrap is too narrow for few seeds (docs/analysis.md); it is reported for reference only.
+    Drawing rows with replacement is drawing how often each one counts, so all resamples are two matrix products. Samples enter
+    as normal noise with the binomial's variance. The same `seed` draws the same seeds and problems: two methods with equal axes
+    come out paired. This plain bootstrap is too narrow for few seeds (docs/analysis.md); it is reported for reference only.
     """
-    num_seeds, num_problems = correct_SP.shape
+    num_seeds = len(scores_SP)
     draws, noise = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    weights_P, means = stratum_weights(strata_P), np.empty(resamples)
-    members = [np.flatnonzero(strata_P == k) for k in np.unique(strata_P)]
-    problems_P = np.concatenate(members)
-    for b in range(resamples):
-        rows = draws.integers(num_seeds, size=num_seeds)
-        columns = np.concatenate([member[draws.integers(len(member), size=len(member))] for member in members])
-        share = correct_SP[np.ix_(rows, columns)]
-        count = num_samples_SP[np.ix_(rows, columns)]
-        means[b] = (noise.binomial(count.astype(int), np.clip(share, 0, 1)) / count).mean(0) @ weights_P[problems_P]
-    return means
+    seeds_BS = draws.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), resamples) / num_seeds
+    problems_BP = np.empty((resamples, len(strata_P)))
+    for k in np.unique(strata_P):
+        size = (strata_P == k).sum()
+        problems_BP[:, strata_P == k] = draws.multinomial(size, np.full(size, 1 / size), resamples)
+    weights_P = stratum_weights(strata_P)
+    means = ((seeds_BS @ scores_SP) * problems_BP) @ weights_P
+    variances_SP = np.clip(scores_SP * (1 - scores_SP), 0, None) / num_samples_SP
+    variances = ((seeds_BS @ variances_SP) * problems_BP) @ weights_P**2 / num_seeds
+    return means + np.sqrt(variances) * noise.standard_normal(resamples)
 
 
 def percentile_interval(means: np.ndarray, level: float = LEVEL) -> tuple[float, float]:

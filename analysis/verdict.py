@@ -124,5 +124,5 @@ def count(number: int, noun: str) -> str:
 
 
 def join(parts) -> str:
-    *head, last = list(parts)
+    *head, last = list(parts) or [""]
     return f"{', '.join(head)} and {last}" if head else last

@@ -181,7 +181,7 @@ def fig_power(results: Results) -> Plot | Missing:
             panels.append(Panel(title, "seeds for each method", "power (%)", curves, marks=[(present, f"now: {present}")]))
     if not panels:
         return Missing("Power", "two finished runs of one method that did not collapse", SWEEP)
-    note = "Two-sided 5 % test of one pair, seeds uncorrelated between methods; sd of a run pooled over methods without collapses."
+    note = "Two-sided 5 % test of one pair, seeds uncorrelated between methods; sd of a run, over methods without collapses."
     return Plot("Chance to tell two methods apart", panels, [note], columns=2)
 
 

@@ -164,7 +164,7 @@ def statistics_cells(comparison: Comparison, name: str) -> list[Cell]:
     crossed = interval([scores], group.benchmark_P, "crossed")
     wide = prediction_half_width(mean, len(method.runs), NEW_SEEDS)
     middle = iqm(group.by_benchmark(scores))
-    low, high = percentile_interval(bootstrap(group, name, scores))
+    low, high = percentile_interval(bootstrap(comparison, name))
     ranks = comparison.ranks[name]
     cells = [
         Cell(points(mean.estimate), {"value": mean.estimate}),
@@ -182,9 +182,9 @@ def span_cell(low: float, high: float, write=points) -> Cell:
     return Cell(span(low, high, write), {"low": low, "high": high} if low == low else {})
 
 
-def bootstrap(group: GroupScores, name: str, scores_SP: np.ndarray) -> np.ndarray:
-    counts_SP = group.methods[name].num_samples_SEP[:, -1]
-    return hierarchical_bootstrap(scores_SP, counts_SP, group.benchmark_P, BOOTSTRAP_SEED)
+def bootstrap(comparison: Comparison, name: str) -> np.ndarray:
+    counts_SP = comparison.group.num_samples(name, comparison.rule)
+    return hierarchical_bootstrap(comparison.scores_SP[name], counts_SP, comparison.group.benchmark_P, BOOTSTRAP_SEED)
 
 
 def table_pairwise(results: Results) -> Table:
@@ -208,7 +208,7 @@ def pair_cells(comparison: Comparison, c: Contrast) -> list[Cell]:
     group = comparison.group
     one, other = comparison.scores_SP[c.one], comparison.scores_SP[c.other]
     wins = probability_of_improvement(group.by_benchmark(one), group.by_benchmark(other))
-    low, high = percentile_interval(bootstrap(group, c.one, one) - bootstrap(group, c.other, other))
+    low, high = percentile_interval(bootstrap(comparison, c.one) - bootstrap(comparison, c.other))
     cells = [
         Cell(signed(c.interval.estimate), interval_values(c.interval)),
         span_cell(c.interval.low, c.interval.high, signed),
