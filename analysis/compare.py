@@ -15,17 +15,17 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Contrast:
-    """one − other: its interval, whether it is paired by seed number, and its p-value corrected over all pairs (Holm)."""
+    """one − other: its interval, whether it is paired by seed number, and its p-value corrected for the number of comparisons."""
 
     one: str
     other: str
     interval: Interval
     paired: bool
-    p_holm: float
+    p_corrected: float
 
     @property
     def told_apart(self) -> bool:
-        return self.p_holm < ALPHA
+        return self.p_corrected < ALPHA
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Comparison:
     rule: str
     scores_SP: dict[str, np.ndarray]
     means: dict[str, Interval]  # over seeds, on these problems
-    contrasts: list[Contrast]
+    contrasts: list[Contrast]  # all pairs, Holm-corrected
     ranks: dict[str, tuple[int, int]]
 
     @property
@@ -55,12 +55,24 @@ class Comparison:
                 return c
             if (c.one, c.other) == (other, one):
                 flipped = Interval(-c.interval.estimate, c.interval.se, c.interval.df, c.interval.level)
-                return Contrast(one, other, flipped, c.paired, c.p_holm)
+                return Contrast(one, other, flipped, c.paired, c.p_corrected)
         raise KeyError((one, other))
+
+    def from_best(self, name: str) -> Contrast:
+        """name − best, its interval and p-value corrected over the comparisons with the best (Bonferroni, so that they agree)."""
+        num = max(1, len(self.means) - 1)
+        c = self.contrast(name, self.best)
+        together = Interval(c.interval.estimate, c.interval.se, c.interval.df, 1 - ALPHA / num)
+        return Contrast(name, self.best, together, c.paired, min(1.0, num * c.interval.p_value))
 
     @property
     def not_told_from_best(self) -> list[str]:
-        return [name for name in self.by_mean[1:] if not self.contrast(self.best, name).told_apart]
+        return [name for name in self.by_mean[1:] if not self.from_best(name).told_apart]
+
+    @property
+    def leaders(self) -> list[str]:
+        """The best and all that cannot be told apart from it."""
+        return [self.best, *self.not_told_from_best] if self.means else []
 
 
 def compare(group: GroupScores, rule: str, methods: list[str], against: str | None = None) -> Comparison:

@@ -10,7 +10,7 @@ from analysis.scores import PRIMARY_RULE, GroupScores, group_scores
 from analysis.style import ordered
 
 
-@dataclass
+@dataclass(frozen=True)
 class Results:
     sweep: Sweep
     groups: list[GroupScores]
@@ -34,6 +34,15 @@ class Results:
         if key not in self._comparisons:
             self._comparisons[key] = compare(group, rule or self.rule, self.main_methods(group))
         return self._comparisons[key]
+
+    @property
+    def group_labels(self) -> list[str]:
+        """The model alone where that tells the groups apart."""
+        models = [group.group.model for group in self.groups]
+        return models if len(set(models)) == len(models) else [group.group.label for group in self.groups]
+
+    def group_label(self, group: GroupScores) -> str:
+        return self.group_labels[self.groups.index(group)]
 
     @property
     def warning(self) -> str:

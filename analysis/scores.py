@@ -18,7 +18,7 @@ PRIMARY_RULE = "last3"
 NUM_LAST = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """All runs of one method in one group. `scores_SEP` holds finished runs only, in order of their seeds."""
 
@@ -41,7 +41,7 @@ class Method:
         return [run for run in self.runs if run.collapse_step is not None or run.stopped_early]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupScores:
     """One comparison group on its common grid: the steps and problems that every scored run has."""
 

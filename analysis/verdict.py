@@ -9,7 +9,7 @@ from analysis.results import Results
 from analysis.scores import SELECTION_RULES
 from analysis.stats import detectable_difference, num_seeds_needed
 from analysis.style import label
-from analysis.tables.cells import collapse_text, p_text, plus_minus, points, seed_counts, signed
+from analysis.tables.cells import collapse_text, plus_minus, points, seed_counts, signed
 
 TARGET = 0.02  # the difference whose price in seeds is named
 
@@ -51,26 +51,23 @@ def opening(comparison: Comparison) -> str:
 
 def standing(comparison: Comparison) -> str:
     """Each other method against the one with the highest mean."""
-    best, others = comparison.best, comparison.by_mean[1:]
-    tied = [name for name in others if name in comparison.not_told_from_best]
-    lower = [name for name in others if name not in tied]
-    parts = []
-    if tied:
-        parts.append(f"{join(map(label, [best, *tied]))} cannot be told apart ({join(difference(comparison, n) for n in tied)}).")
-    if lower:
-        verb = "is" if len(lower) == 1 else "are"
-        parts.append(f"{join(map(label, lower))} {verb} lower ({join(difference(comparison, n) for n in lower)}).")
+    tied = comparison.not_told_from_best
+    lower = [name for name in comparison.by_mean[1:] if name not in tied]
+    gaps = lambda names: join(f"{label(name)} ({gap(comparison, name)})" for name in names)
+    parts = [f"It cannot be told apart from {gaps(tied)}."] if tied else []
+    parts += [f"It is higher than {gaps(lower)}."] if lower else []
+    if any(comparison.from_best(name).interval.df for name in comparison.by_mean[1:]):
+        together = " together" if len(comparison.means) > 2 else ""
+        parts.append(f"In brackets: their difference to it, with intervals that hold at 95 %{together}.")
     return " ".join(parts)
 
 
-def difference(comparison: Comparison, name: str) -> str:
-    """Such as: DPPO −0.6, 95 % from −3.1 to +1.9, p = 0.2."""
-    contrast = comparison.contrast(name, comparison.best)
-    interval = contrast.interval
-    start = f"{label(name)} {signed(interval.estimate)}"
+def gap(comparison: Comparison, name: str) -> str:
+    """Such as: −0.6, from −3.1 to +1.9."""
+    interval = comparison.from_best(name).interval
     if not interval.df:
-        return f"{start}, no interval from one seed"
-    return f"{start}, 95 % from {signed(interval.low)} to {signed(interval.high)}, {p_text(contrast.p_holm)}"
+        return f"{signed(interval.estimate)}, no interval from one seed"
+    return f"{signed(interval.estimate)}, from {signed(interval.low)} to {signed(interval.high)}"
 
 
 def collapses(comparison: Comparison) -> str:
@@ -86,13 +83,13 @@ def power(comparison: Comparison) -> str:
     sd = pooled_sd(comparison, calm)
     seeds = min((len(methods[name].runs) for name in comparison.means), default=0)
     if len(comparison.means) < 2 or seeds < 2 or math.isnan(sd):
-        return "" if len(comparison.means) < 2 else "One seed says nothing about noise: run at least three."
+        return "" if len(comparison.means) < 2 else "One seed says nothing about the noise: run at least three."
     shown = detectable_difference(seeds, sd)
     needed = num_seeds_needed(TARGET, sd)
     price = f"about {needed}" if needed else "more than 10,000"
     return (
-        f"With {count(seeds, 'seed')} a true difference of {points(shown)} points would be found four times in five; "
-        f"one of {points(TARGET)} points would need {price}."
+        f"With {count(seeds, 'seed')} for each method and noise like this, a single comparison finds a true difference of "
+        f"{points(shown)} points four times in five; one of {points(TARGET)} points would need {price} seeds."
     )
 
 
@@ -100,16 +97,12 @@ def other_rules(results: Results, comparison: Comparison) -> str:
     """Does the answer hang on the selection rule?"""
     if len(comparison.means) < 2:
         return ""
-    claims = {rule: told(results.comparison(comparison.group, rule)) for rule in SELECTION_RULES}
-    differing = [SELECTION_RULES[rule].label for rule, claim in claims.items() if claim != claims[comparison.rule]]
-    if not differing:
-        return "All selection rules agree on that."
-    return f"Under other selection rules ({join(differing)}) the set that can be told apart differs: see table_selection."
-
-
-def told(comparison: Comparison) -> set[tuple[str, str]]:
-    pairs = [c if c.interval.estimate > 0 else comparison.contrast(c.other, c.one) for c in comparison.contrasts if c.told_apart]
-    return {(c.one, c.other) for c in pairs}
+    leaders = {rule: results.comparison(comparison.group, rule).leaders for rule in SELECTION_RULES}
+    others = {rule: names for rule, names in leaders.items() if set(names) != set(comparison.leaders)}
+    if not others:
+        return "The same methods lead under every selection rule."
+    changes = join(f"{join(map(label, names))} under “{SELECTION_RULES[rule].label}”" for rule, names in others.items())
+    return f"Other selection rules change who leads: {changes}."
 
 
 def unfinished(results: Results, comparison: Comparison) -> str:

@@ -29,6 +29,7 @@ STYLE = {
 }
 COLUMN, PAGE = 3.4, 7.0  # widths of one column and of the page
 LEFT, RIGHT, BOTTOM, TOP = 0.55, 0.12, 0.42, 0.28  # margins of a panel
+MAX_BANDS = 5  # with more methods their bands hide each other: the thin lines show the spread
 ROW = 0.16  # height of a line of text
 METADATA = {"pdf": {"CreationDate": None, "ModDate": None}, "svg": {"Date": None}, "png": {}}
 
@@ -46,7 +47,7 @@ def save(drawn: Figure, path: str, ending: str) -> None:
 def draw_plot(plot: Plot, warning: str) -> Figure:
     columns = min(plot.columns, len(plot.panels))
     rows = math.ceil(len(plot.panels) / columns)
-    width = COLUMN if columns == 1 else PAGE
+    width = COLUMN if columns == 1 and not plot.wide else PAGE
     entries = legend_entries(plot.panels)
     legend_rows = legend_layout(entries, width)
     foot = ROW * legend_rows + (0.05 if entries else 0)
@@ -87,11 +88,13 @@ def place(fig: Figure, panel: Panel | Matrix, left: float, bottom: float, width:
 
 
 def draw_lines(ax, panel: Panel) -> None:
+    banded = len(panel.series) <= MAX_BANDS
     for series in panel.series:
         for line in series.lines:
             ax.plot(line.x, line.y, color=series.colour, lw=0.5, alpha=0.45, ls="-" if line.finished else ":")
         if len(series.x):
-            ax.fill_between(series.x, series.low, series.high, color=series.colour, alpha=0.1, lw=0)
+            if banded:
+                ax.fill_between(series.x, series.low, series.high, color=series.colour, alpha=0.1, lw=0)
             ax.plot(series.x, series.mean, color=series.colour, ls=series.dash, lw=1.5)
     ax.set_xlabel(panel.xlabel)
     ax.set_ylabel(panel.ylabel)
@@ -104,7 +107,7 @@ def draw_lines(ax, panel: Panel) -> None:
                 ax.plot(*line.collapse, marker="X", ms=4.5, mfc=series.colour, mec="white", mew=0.5, zorder=5)
     for x, text in panel.marks:
         ax.axvline(x, color="#555555", lw=0.7, ls=":")
-        ax.annotate(text, (x, 1), xycoords=("data", "axes fraction"), xytext=(2, -7), textcoords="offset points", fontsize=6.5)
+        ax.annotate(text, (x, 0), xycoords=("data", "axes fraction"), xytext=(2, 3), textcoords="offset points", fontsize=6.5)
 
 
 def limit_to_lines(ax, panel: Panel) -> None:
@@ -143,10 +146,10 @@ def add_legend(fig: Figure, entries: dict[str, Series], rows: int) -> None:
 
 
 def matrix_margins(panel: Matrix) -> tuple[float, float, float]:
-    """(left, right, bottom): room for row labels, the colour bar, and column labels on their side."""
-    left = 0.15 + 0.062 * max(map(len, panel.rows), default=0) if panel.rows else LEFT
-    left += 0.15 if panel.ylabel else 0
-    return left, 0.62, 0.2 + (0.062 * 0.75 * max(map(len, panel.columns)) + 0.1 if panel.columns else 0.25)
+    """(left, right, bottom): room for row labels, the colour bar, and slanted column labels."""
+    left = 0.22 + 0.062 * max(map(len, panel.rows)) if panel.rows else LEFT
+    bottom = 0.2 + 0.05 * max(map(len, panel.columns)) if panel.columns else BOTTOM
+    return left, 0.66, bottom
 
 
 def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:
@@ -169,7 +172,8 @@ def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:
     inch = 1 / fig.get_size_inches()[0]
     bar = fig.colorbar(image, cax=fig.add_axes((box.x1 + 0.06 * inch, box.y0, 0.08 * inch, box.height)))
     bar.outline.set_linewidth(0.4)
-    bar.ax.set_title(panel.unit, fontsize=6.5, loc="left")
+    bar.ax.tick_params(labelsize=6, width=0.4, length=2)
+    bar.set_label(panel.unit, fontsize=6.5, labelpad=1)
 
 
 def ink(image, value: float) -> str:

@@ -20,7 +20,7 @@ MAP_COLUMNS = 120  # windows of steps in a position × step map, at most
 
 
 def prefix(results: Results, group: GroupScores) -> str:
-    return f"{group.group.label}: " if len(results.groups) > 1 else ""
+    return f"{results.group_label(group)}: " if len(results.groups) > 1 else ""
 
 
 def fig_pairwise(results: Results) -> Plot | Missing:
@@ -86,7 +86,7 @@ def fig_profiles(results: Results) -> Plot | Missing:
         comparison = results.comparison(group)
         curves = [profile(group, name, scores, thresholds, look[name]) for name, scores in comparison.scores_SP.items()]
         if curves:
-            panels.append(Panel(group.group.label, "score on a problem (points)", "% of problems at or above", curves))
+            panels.append(Panel(results.group_label(group), "score on a problem (points)", "% of problems at or above", curves))
     if not panels:
         return Missing("Performance profiles", "a finished, evaluated run", SWEEP)
     return Plot("Performance profiles", panels, ["Score on a problem: mean over seeds. Benchmarks count alike."], columns=2)
@@ -177,8 +177,8 @@ def fig_power(results: Results) -> Plot | Missing:
             run_ids = [run_id for name in calm for run_id in group.methods[name].run_ids]
             curves = [power_curve(points, sd, seeds, i, run_ids) for i, points in enumerate((1, 2, 5, 10))]
             present = max(len(group.methods[name].runs) for name in comparison.means)
-            title = f"{group.group.label}: sd {100 * sd:.1f} points"
-            panels.append(Panel(title, "seeds for each method", "power (%)", curves, marks=[(present, f"now: {present}")]))
+            title = f"{results.group_label(group)}: sd {100 * sd:.1f} points"
+            panels.append(Panel(title, "seeds for each method", "power (%)", curves, marks=[(float(present), f"now: {present}")]))
     if not panels:
         return Missing("Power", "two finished runs of one method that did not collapse", SWEEP)
     note = "Two-sided 5 % test of one pair, seeds uncorrelated between methods; sd of a run, over methods without collapses."
@@ -202,7 +202,7 @@ def fig_stability(results: Results) -> Plot | Missing:
         for key, text in (("actor/entropy", "entropy (nat)"), ("trust/mask_frac", "share of tokens masked")):
             curves = metric_series(results, group, results.main_methods(group), look, key)
             if curves:
-                panels.append(Panel(group.group.label, step_label(group), text, curves))
+                panels.append(Panel(results.group_label(group), step_label(group), text, curves))
     if not panels:
         return Missing("Entropy and masking", "no run has recorded actor/entropy or trust/mask_frac", SWEEP)
     return Plot("Entropy and masking", panels, columns=2)

@@ -14,8 +14,8 @@ from harness.metric_table import POSITION_BUCKETS
 SWEEP = "python -m harness -m method=cppo,dppo,grpo seed=1,2,3"
 SCORE = "score (points)"
 BAND_NOTE = (
-    "Thick: mean over finished runs; band: 95 % interval over seeds (Student's t); thin: each run, dotted if unfinished; "
-    "cross: collapse."
+    "Thick: mean over finished runs; band: 95 % interval over seeds (Student's t; left out above five methods); "
+    "thin: each run, dotted if unfinished; cross: collapse."
 )
 
 
@@ -53,7 +53,7 @@ def score_plot(results: Results, groups: list[GroupScores], title: str, axis: st
     for group in groups:
         curves = score_series(results, group, results.main_methods(group), look, axis)
         if curves:
-            panels.append(Panel(group.group.label, xlabel, SCORE, curves))
+            panels.append(Panel(results.group_label(group), xlabel, SCORE, curves))
     if not panels:
         return Missing(title, "no run has been evaluated yet", SWEEP)
     return Plot(title, panels, [BAND_NOTE], columns=2)
@@ -69,7 +69,9 @@ def fig2(results: Results) -> Plot | Missing:
             curves = [s for name in names if (s := by_position(results, group, name, look[name], key))]
             if curves:
                 curves += thresholds(group, names)
-                panels.append(Panel(f"{group.group.label}: {text}", "relative position", "divergence", curves, log_y=True))
+                panels.append(
+                    Panel(f"{results.group_label(group)}: {text}", "relative position", "divergence", curves, log_y=True)
+                )
     if not panels:
         return Missing(title, "no run has divergence by position (metrics trust/div_by_pos/…)", SWEEP)
     return Plot(
@@ -162,7 +164,9 @@ def variants_plot(results: Results, title: str, switches: list[tuple[str, set | 
             claimed.update(names)
             curves = score_series(results, group, ["cppo", *names], look) if names and "cppo" in group.methods else []
             if curves:
-                panels.append(Panel(f"{group.group.label}: {text}" if len(results.groups) > 1 else text, "step", SCORE, curves))
+                panels.append(
+                    Panel(f"{results.group_label(group)}: {text}" if len(results.groups) > 1 else text, "step", SCORE, curves)
+                )
             else:
                 absent.append(text)
     if not panels:
@@ -188,7 +192,7 @@ def fig7(results: Results) -> Plot | Missing:
     look, panels = all_looks(results), []
     title = "The prefix budget during training"
     for group in results.groups:
-        prefix = f"{group.group.label}: " if len(results.groups) > 1 else ""
+        prefix = f"{results.group_label(group)}: " if len(results.groups) > 1 else ""
         names = [name for name in results.main_methods(group) if has_budget(results, group, name)]
         if not names:
             continue
@@ -224,7 +228,7 @@ def fig8(results: Results) -> Plot | Missing:
     for group in results.groups:
         for k, benchmark in enumerate(group.benchmarks):
             curves = score_series(results, group, results.main_methods(group), look, k=k)
-            title = f"{group.group.label}: {benchmark}" if len(results.groups) > 1 else benchmark
+            title = f"{results.group_label(group)}: {benchmark}" if len(results.groups) > 1 else benchmark
             panels.append(Panel(title, "step", SCORE, curves))
     if not panels:
         return Missing("Each benchmark against step", "no run has been evaluated yet", SWEEP)
@@ -250,5 +254,5 @@ def metric_plot(results: Results, title: str, key: str, ylabel: str, log_y: bool
     for group in results.groups:
         curves = metric_series(results, group, results.main_methods(group), look, key)
         if curves:
-            panels.append(Panel(group.group.label, step_label(group), ylabel, curves, log_y=log_y))
+            panels.append(Panel(results.group_label(group), step_label(group), ylabel, curves, log_y=log_y))
     return Plot(title, panels, [BAND_NOTE], columns=2) if panels else Missing(title, f"no run has recorded {key}", SWEEP)

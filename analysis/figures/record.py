@@ -72,6 +72,7 @@ class Plot:
     panels: list[Panel | Matrix]
     notes: list[str] = field(default_factory=list)
     columns: int = 3  # panels side by side
+    wide: bool = False  # the page's width even for one column of panels
 
 
 @dataclass(frozen=True)

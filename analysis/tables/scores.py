@@ -32,7 +32,9 @@ from analysis.tables.cells import (
 from analysis.tables.published import published_columns
 from analysis.tables.record import Cell, Table, ids
 
-DAGGER_NOTE = "Best in bold, second underlined. † cannot be told apart from the best (two-sided 5 %, Holm over all pairs)."
+DAGGER_NOTE = (
+    "Best in bold, second underlined. † cannot be told apart from the best (two-sided 5 % over all comparisons with the best)."
+)
 BOOTSTRAP_SEED = 20260610
 NEW_SEEDS = 3  # the prediction interval is for the mean of this many further runs
 
@@ -43,14 +45,8 @@ def make(
     return Table(name, title, columns, rows, notes, corner, results.warning)
 
 
-def group_columns(results: Results) -> list[str]:
-    """The model alone where that tells the groups apart."""
-    models = [group.group.model for group in results.groups]
-    return models if len(set(models)) == len(models) else [group.group.label for group in results.groups]
-
-
 def row_label(results: Results, group: GroupScores, method: str) -> str:
-    return label(method) if len(results.groups) == 1 else f"{group.group.label}: {label(method)}"
+    return label(method) if len(results.groups) == 1 else f"{results.group_label(group)}: {label(method)}"
 
 
 def each_method(results: Results):
@@ -66,7 +62,7 @@ def table1(results: Results) -> Table:
     comparisons = [results.comparison(group) for group in results.groups]
     names = ordered({name for group in results.groups for name in results.main_methods(group)})
     rows = [(label(name), [score_cell(name, comparison) for comparison in comparisons]) for name in names]
-    columns, notes = group_columns(results), main_notes(results)
+    columns, notes = results.group_labels, main_notes(results)
     if results.paper:
         columns, rows, notes = published_columns("table1", columns, names, rows, notes)
     return make("table1", f"Score by method ({SELECTION_RULES[results.rule].label})", columns, rows, notes, results)
@@ -98,7 +94,7 @@ def group_facts(group: GroupScores) -> str:
 def table4(results: Results) -> Table:
     """Each benchmark (the paper: each AIME year) at the step that each run's best summary selects."""
     columns = [
-        f"{column} {name}" for column, g in zip(group_columns(results), results.groups, strict=True) for name in g.benchmarks
+        f"{column} {name}" for column, g in zip(results.group_labels, results.groups, strict=True) for name in g.benchmarks
     ]
     names = ordered({name for group in results.groups for name in results.main_methods(group)})
     by_group = [benchmark_cells(group, results.main_methods(group)) for group in results.groups]
@@ -192,7 +188,7 @@ def table_pairwise(results: Results) -> Table:
     rows = []
     for group in results.groups:
         comparison = results.comparison(group)
-        prefix = "" if len(results.groups) == 1 else f"{group.group.label}: "
+        prefix = "" if len(results.groups) == 1 else f"{results.group_label(group)}: "
         rows += [(f"{prefix}{label(c.one)} − {label(c.other)}", pair_cells(comparison, c)) for c in comparison.contrasts]
     columns = ["difference", "95 % interval", "p (Holm)", "told apart", "P(improvement)", "test", "plain bootstrap"]
     notes = [
@@ -268,4 +264,6 @@ def variant_cells(comparison: Comparison, base: str, name: str) -> list[Cell]:
 
 
 def p_cell(c: Contrast) -> Cell:
-    return Cell(p_text(c.p_holm).removeprefix("p ").removeprefix("= "), {"p_holm": c.p_holm, "p_raw": c.interval.p_value})
+    return Cell(
+        p_text(c.p_corrected).removeprefix("p ").removeprefix("= "), {"p_holm": c.p_corrected, "p_raw": c.interval.p_value}
+    )
