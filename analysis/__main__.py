@@ -1,34 +1,46 @@
 """Run folders -> tables, figures, verdict.
 
 python -m analysis runs --out results
-python -m analysis runs/default --out results --only table1,fig4 --format png
+python -m analysis runs --out results --only table1,fig4 --format png
+python -m analysis power runs        how many seeds a difference needs
+python -m analysis diff runs_a runs_b
 """
 
 from __future__ import annotations
 
 import sys
 
+from analysis import diff, power
 from analysis.figures import FIGURES
 from analysis.load import load
 from analysis.options import parse
 from analysis.output import Output
 from analysis.results import analyse
+from analysis.runs import InputError
 from analysis.tables import TABLES
 from analysis.verdict import verdict
 
+COMMANDS = {"power": power.main, "diff": diff.main}
+
 
 def main(argv: list[str]) -> None:
+    if argv and argv[0] in COMMANDS:
+        return COMMANDS[argv[0]](argv[1:])
     options = parse(argv, [*TABLES, *FIGURES])
-    output = Output(options.out, options.formats)
     sweep = load(options.roots, cache=options.out / ".cache", allow_mixed=options.allow_mixed)
     results = analyse(sweep, options.select, options.t_stop, options.paper)
+    output = Output(options.out, options.formats)
     for name in options.chosen(TABLES):
         output.table(TABLES[name](results))
     for name in options.chosen(FIGURES):
         output.figure(name, FIGURES[name](results), results.warning)
     output.text("verdict.md", verdict(results))
-    print(verdict(results))
+    output.index(results.warning)
+    print(verdict(results), output.summary(), sep="\n", end="")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"analysis: {error}")

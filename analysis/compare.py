@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 
 from analysis.scores import GroupScores
-from analysis.stats import Interval, difference, holm, interval, rank_bounds
+from analysis.stats import Interval, difference, hierarchical_bootstrap, holm, interval, rank_bounds
 
 ALPHA = 0.05
+BOOTSTRAP_SEED = 20260610
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Comparison:
     @property
     def best(self) -> str | None:
         return next(iter(self.by_mean), None)
+
+    @cached_property
+    def bootstrap_means(self) -> dict[str, np.ndarray]:
+        """Resampled means of each method, for the reference column."""
+        draw = lambda name: hierarchical_bootstrap(
+            self.scores_SP[name], self.group.num_samples(name, self.rule), self.group.benchmark_P, BOOTSTRAP_SEED
+        )
+        return {name: draw(name) for name in self.means}
 
     def contrast(self, one: str, other: str) -> Contrast:
         """The difference one − other, whichever way round it is stored."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.runs import Run, mixed_settings, read_run
+from analysis.runs import InputError, Run, mixed_settings, read_run
 from harness.store import RunFolder, find_runs
 
 CACHE_VERSION = 1  # part of every cache key: raise it when the tables' columns change
@@ -48,16 +48,16 @@ class Sweep:
 
 
 def load(roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bool = False) -> Sweep:
-    """Read every run at or below the roots. ValueError if there is none, or if a group mixes settings without leave."""
+    """Read every run at or below the roots. InputError if there is none, or if a group mixes settings without leave."""
     folders = {folder.path.resolve(): folder for folder in find_runs(*roots)}
     if not folders:
-        raise ValueError(f"no runs under {', '.join(map(str, roots))}: make some with python -m harness, or give another folder")
+        raise InputError(f"no runs under {', '.join(map(str, roots))}: make some with python -m harness, or give another folder")
     pairs = sorted(((read_run(folder), folder) for folder in folders.values()), key=lambda pair: pair[0].run_id)
     runs = [run for run, _ in pairs]
     refuse_duplicates(runs)
     mixed = mixed_settings(runs)
     if mixed and not allow_mixed:
-        raise ValueError(
+        raise InputError(
             "runs of one comparison group differ in more than method and seed:\n  " + "\n  ".join(mixed) + "\n"
             "give the folders of one setting, or name the other setting's runs as another experiment; "
             "--allow-mixed compares them anyway and says so on every page"
@@ -70,7 +70,7 @@ def load(roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bo
 def refuse_duplicates(runs: list[Run]) -> None:
     for one, other in zip(runs, runs[1:], strict=False):
         if one.run_id == other.run_id:
-            raise ValueError(f"{one.path} and {other.path} hold the same run {one.run_id}: give only one of them")
+            raise InputError(f"{one.path} and {other.path} hold the same run {one.run_id}: give only one of them")
 
 
 def read_tables(folder: RunFolder, cache: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -27,7 +27,7 @@ class Options(argparse.Namespace):
 def parse(argv: list[str], known: Iterable[str]) -> Options:
     """`known`: names that --only may hold."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description="Tables, figures and a verdict from run folders.")
-    parser.add_argument("roots", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
+    parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where to write (default: results)")
     parser.add_argument("--only", type=names, default=(), help="comma-separated names, such as table1,fig4 (default: everything)")
     formats = TABLE_FORMATS + FIGURE_FORMATS
@@ -49,3 +49,9 @@ def parse(argv: list[str], known: Iterable[str]) -> Options:
 
 def names(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
+
+
+def folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder: give run folders or a folder that holds them")
+    return Path(text)

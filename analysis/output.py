@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.figures.draw import draw, save
 from analysis.figures.record import Missing, Plot
 from analysis.figures.record import sidecar as figure_sidecar
-from analysis.tables.record import WRITERS, Table, sidecar
+from analysis.tables.record import WRITERS, Table, red, sidecar
 
 TABLE_FORMATS = tuple(WRITERS)
 FIGURE_FORMATS = ("pdf", "svg", "png")
@@ -19,24 +19,45 @@ class Output:
 
     def __init__(self, folder: Path, formats: tuple[str, ...] = TABLE_FORMATS + FIGURE_FORMATS):
         self.folder, self.formats = folder, formats
+        self.captions: dict[str, list[str]] = {}  # title, then notes
+        self.missing: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def text(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8", newline="\n")
 
     def json(self, name: str, value: dict) -> None:
-        self.text(name, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+        self.text(name, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
 
     def table(self, table: Table) -> None:
+        self.captions[table.name] = [table.title, *table.notes]
+        if not table.rows:
+            self.missing.append(table.name)
         for ending, write in WRITERS.items():
             if ending in self.formats:
                 self.text(f"{table.name}.{ending}", write(table))
         self.json(f"{table.name}.json", sidecar(table))
 
     def figure(self, name: str, figure: Plot | Missing, warning: str) -> None:
+        if isinstance(figure, Missing):
+            self.missing.append(name)
+            self.captions[name] = [figure.title, f"Missing: {figure.what}. Made by: {figure.command}"]
+        else:
+            self.captions[name] = [figure.title, *figure.notes]
         endings = [ending for ending in FIGURE_FORMATS if ending in self.formats]
         if endings:
             drawn = draw(figure, warning)
             for ending in endings:
                 save(drawn, self.folder / f"{name}.{ending}", ending)
         self.json(f"{name}.json", figure_sidecar(figure) | {"warning": warning})
+
+    def index(self, warning: str) -> None:
+        """index.md: every table and figure with its caption; for the missing ones, the command that makes them."""
+        lines = ["# Tables and figures", ""] + ([red(warning), ""] if warning else [])
+        for name, (title, *notes) in self.captions.items():
+            lines += [f"## {name}{' (missing)' if name in self.missing else ''}", "", f"{title}. {' '.join(notes)}", ""]
+        self.text("index.md", "\n".join(lines))
+
+    def summary(self) -> str:
+        gaps = f"; missing: {', '.join(self.missing)} (index.md says what makes them)" if self.missing else ""
+        return f"{len(self.captions) - len(self.missing)} tables and figures in {self.folder}{gaps}\n"

@@ -10,6 +10,10 @@ from harness.store import RunFolder
 FINISHED = ("completed", "collapsed")  # states whose scores count; all others are listed, not scored
 
 
+class InputError(ValueError):
+    """The given runs cannot be analysed; the message says what the user can do about it."""
+
+
 @dataclass(frozen=True)
 class Group:
     """A comparison group: inside it nothing may differ but method and seed."""
@@ -77,7 +81,7 @@ def read_run(folder: RunFolder) -> Run:
     """A folder without a readable status is a run in state "missing"; one without a readable config is an error."""
     config, status = folder.read_config(), folder.read_status() or {}
     if config is None:
-        raise ValueError(f"{folder.path}/config.json cannot be read: remove the folder, or re-issue its run")
+        raise InputError(f"{folder.path}/config.json cannot be read: remove the folder, or re-issue its run")
     steps = config["settings"]["train"]["steps"]
     return Run(
         run_id=config["run_id"],

@@ -175,16 +175,21 @@ def hierarchical_bootstrap(
     """
     num_seeds = len(scores_SP)
     draws, noise = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    seeds_BS = draws.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), resamples) / num_seeds
+    seeds_BS = draw_counts(num_seeds, resamples, draws) / num_seeds
     problems_BP = np.empty((resamples, len(strata_P)))
     for k in np.unique(strata_P):
-        size = (strata_P == k).sum()
-        problems_BP[:, strata_P == k] = draws.multinomial(size, np.full(size, 1 / size), resamples)
+        problems_BP[:, strata_P == k] = draw_counts(int((strata_P == k).sum()), resamples, draws)
     weights_P = stratum_weights(strata_P)
     means = ((seeds_BS @ scores_SP) * problems_BP) @ weights_P
     variances_SP = np.clip(scores_SP * (1 - scores_SP), 0, None) / num_samples_SP
     variances = ((seeds_BS @ variances_SP) * problems_BP) @ weights_P**2 / num_seeds
     return means + np.sqrt(variances) * noise.standard_normal(resamples)
+
+
+def draw_counts(size: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """[resamples, size]: how often each of `size` things comes when as many are drawn with replacement."""
+    drawn = generator.integers(size, size=(resamples, size)) + size * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size)
 
 
 def percentile_interval(means: np.ndarray, level: float = LEVEL) -> tuple[float, float]:

@@ -22,7 +22,7 @@ VARIANTS = {
     "cppo_no_position_weight": "CPPO, no position weight",
     "cppo_no_prefix_budget": "CPPO, no prefix budget",
     "cppo_shuffled": "CPPO, shuffled weights",
-    "cppo_shuffled_budget": "CPPO, shuffled weights",
+    "cppo_shuffled_budget": "CPPO, shuffled weights with budget",
     "cppo_reversed": "CPPO, reversed weights",
     "cppo_wmin06": "CPPO, w_min = 0.6",
     "cppo_fixed": "CPPO, fixed δ_b = 0.015",

@@ -10,13 +10,14 @@ from analysis.scores import SELECTION_RULES
 from analysis.stats import detectable_difference, num_seeds_needed
 from analysis.style import label
 from analysis.tables.cells import collapse_text, plus_minus, points, seed_counts, signed
+from analysis.tables.record import red
 
 TARGET = 0.02  # the difference whose price in seeds is named
 
 
 def verdict(results: Results) -> str:
     """verdict.md: a paragraph for each comparison group."""
-    warning = [f'<span style="color:red">**{results.warning}**</span>'] if results.warning else []
+    warning = [red(results.warning)] if results.warning else []
     return (
         "\n\n".join(["# Verdict", *warning, *(paragraph(results, results.comparison(group)) for group in results.groups)]) + "\n"
     )

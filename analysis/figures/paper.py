@@ -137,7 +137,7 @@ def fig5(results: Results) -> Plot | Missing:
         ("prefix budget", {"prefix_budget"}),
         ("shuffled weights", {"position_weights", "prefix_budget"}),
     ]
-    names = "cppo,dppo,cppo_no_position_weight,cppo_no_prefix_budget,cppo_shuffled_budget"
+    names = "cppo,dppo,cppo_no_position_weight,cppo_no_prefix_budget,cppo_shuffled"
     return variants_plot(results, "Ablations of CPPO", switches, f"python -m harness -m method={names} seed=1,2,3")
 
 

@@ -34,12 +34,17 @@ def ids(runs: list[Run]) -> list[str]:
     return [run.run_id for run in runs]
 
 
+def red(text: str) -> str:
+    """Red in Markdown that allows it, bold everywhere."""
+    return f'<span style="color:red">**{text}**</span>'
+
+
 def markdown(table: Table) -> str:
     wrap = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
     escape = lambda text: text.replace("|", "\\|")
     lines = [f"# {table.title}", ""]
     if table.warning:
-        lines += [f'<span style="color:red">**{table.warning}**</span>', ""]
+        lines += [red(table.warning), ""]
     lines += ["| " + " | ".join([table.corner, *map(escape, table.columns)]) + " |", "|---" * (len(table.columns) + 1) + "|"]
     for label, cells in table.rows:
         lines.append(

@@ -9,7 +9,6 @@ from analysis.results import Results
 from analysis.runs import differing
 from analysis.scores import SELECTION_RULES, GroupScores
 from analysis.stats import (
-    hierarchical_bootstrap,
     interval,
     iqm,
     percentile_interval,
@@ -35,7 +34,6 @@ from analysis.tables.record import Cell, Table, ids
 DAGGER_NOTE = (
     "Best in bold, second underlined. † cannot be told apart from the best (two-sided 5 % over all comparisons with the best)."
 )
-BOOTSTRAP_SEED = 20260610
 NEW_SEEDS = 3  # the prediction interval is for the mean of this many further runs
 
 
@@ -160,7 +158,7 @@ def statistics_cells(comparison: Comparison, name: str) -> list[Cell]:
     crossed = interval([scores], group.benchmark_P, "crossed")
     wide = prediction_half_width(mean, len(method.runs), NEW_SEEDS)
     middle = iqm(group.by_benchmark(scores))
-    low, high = percentile_interval(bootstrap(comparison, name))
+    low, high = percentile_interval(comparison.bootstrap_means[name])
     ranks = comparison.ranks[name]
     cells = [
         Cell(points(mean.estimate), {"value": mean.estimate}),
@@ -176,11 +174,6 @@ def statistics_cells(comparison: Comparison, name: str) -> list[Cell]:
 
 def span_cell(low: float, high: float, write=points) -> Cell:
     return Cell(span(low, high, write), {"low": low, "high": high} if low == low else {})
-
-
-def bootstrap(comparison: Comparison, name: str) -> np.ndarray:
-    counts_SP = comparison.group.num_samples(name, comparison.rule)
-    return hierarchical_bootstrap(comparison.scores_SP[name], counts_SP, comparison.group.benchmark_P, BOOTSTRAP_SEED)
 
 
 def table_pairwise(results: Results) -> Table:
@@ -204,7 +197,7 @@ def pair_cells(comparison: Comparison, c: Contrast) -> list[Cell]:
     group = comparison.group
     one, other = comparison.scores_SP[c.one], comparison.scores_SP[c.other]
     wins = probability_of_improvement(group.by_benchmark(one), group.by_benchmark(other))
-    low, high = percentile_interval(bootstrap(comparison, c.one) - bootstrap(comparison, c.other))
+    low, high = percentile_interval(comparison.bootstrap_means[c.one] - comparison.bootstrap_means[c.other])
     cells = [
         Cell(signed(c.interval.estimate), interval_values(c.interval)),
         span_cell(c.interval.low, c.interval.high, signed),
