@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from analysis.distributions import t_power, t_quantile, t_two_sided
+from analysis.distributions import normal_cdf, t_power, t_quantile, t_two_sided
 
 LEVEL = 0.95
 MIN_PAIRED = 5
@@ -196,13 +197,26 @@ def percentile_interval(means: np.ndarray, level: float = LEVEL) -> tuple[float,
     return tuple(float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
 
 
-def power_of_test(true_difference: float, sd: float, num_seeds: int, level: float = LEVEL) -> float:
-    """Power of the two-sided test that `difference` makes, for two methods whose runs have standard deviation `sd`.
+def power_of_test(true_difference: float, sd: float, num_seeds: int) -> float:
+    """Power of the two-sided 5 % test that `difference` makes, for two methods whose runs have standard deviation `sd`.
 
-    Seeds are taken as uncorrelated between methods: Welch below MIN_PAIRED seeds, paired from there on.
+    Seeds are taken as uncorrelated between methods: Welch's t below MIN_PAIRED seeds, paired from there on.
     """
-    df = num_seeds - 1 if num_seeds >= MIN_PAIRED else 2 * (num_seeds - 1)
-    return t_power(true_difference / sd * (num_seeds / 2) ** 0.5, df, level)
+    shift = true_difference / sd * (num_seeds / 2) ** 0.5  # in standard errors
+    if num_seeds >= MIN_PAIRED:
+        return t_power(shift, num_seeds - 1, LEVEL)
+    bounds = welch_bounds(num_seeds)
+    return float((normal_cdf(shift - bounds) + normal_cdf(-shift - bounds)).mean())
+
+
+@lru_cache
+def welch_bounds(num_seeds: int, num_draws: int = 8000) -> np.ndarray:
+    """What a difference in true standard errors must exceed to be told apart, for draws of the two sample variances."""
+    one, other = np.random.default_rng(num_seeds).chisquare(num_seeds - 1, (2, num_draws)) / (num_seeds - 1)
+    df = (num_seeds - 1) * (one + other) ** 2 / (one**2 + other**2)
+    grid = np.linspace(num_seeds - 1, 2 * (num_seeds - 1), 200)
+    critical = np.interp(df, grid, [t_quantile(0.5 + LEVEL / 2, float(point)) for point in grid])
+    return critical * np.sqrt((one + other) / 2)
 
 
 def num_seeds_needed(true_difference: float, sd: float, power: float = 0.8, most: int = 10_000) -> int | None:

@@ -1,0 +1,210 @@
+"""Statistics against scipy, closed forms and hand-worked cases."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from analysis import stats
+from analysis.coverage import STRATA_P, World, covers, family_error, one_replicate
+from analysis.distributions import betainc, t_power, t_quantile, t_two_sided
+
+ONE = np.zeros(6, dtype=int)  # six problems, one benchmark
+
+
+def scores(seed: int, num_seeds: int, num_problems: int = 6) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    return 0.5 + 0.1 * generator.standard_normal((num_seeds, 1)) + 0.2 * generator.standard_normal((num_seeds, num_problems))
+
+
+@pytest.mark.parametrize("df", [1, 2, 3.7, 10, 250])
+def test_student_against_scipy(df):
+    assert t_quantile(0.975, df) == pytest.approx(scipy.stats.t.ppf(0.975, df), rel=1e-10)
+    for t in (0.0, 0.3, 2.3, 40.0):
+        assert t_two_sided(t, df) == pytest.approx(2 * scipy.stats.t.sf(t, df), rel=1e-9)
+    critical = scipy.stats.t.ppf(0.975, df)
+    power = scipy.stats.nct.sf(critical, df, 2.5) + scipy.stats.nct.cdf(-critical, df, 2.5)
+    assert t_power(2.5, df) == pytest.approx(power, abs=1e-5)
+
+
+def test_betainc_against_scipy():
+    for a, b, x in [(0.5, 0.5, 0.1), (30, 0.5, 0.99), (2, 7, 0.5), (1, 1, 0.0), (1, 1, 1.0)]:
+        assert betainc(a, b, x) == pytest.approx(scipy.special.betainc(a, b, x), rel=1e-12)
+
+
+def test_one_sample_is_student(num_seeds=5):
+    sample = scores(0, num_seeds)
+    result = stats.interval([sample], ONE)
+    low, high = scipy.stats.t.interval(0.95, num_seeds - 1, sample.mean(1).mean(), scipy.stats.sem(sample.mean(1)))
+    assert (result.low, result.high) == pytest.approx((low, high))
+
+
+def test_two_samples_are_welch():
+    one, other = scores(1, 3), scores(2, 4)
+    result = stats.interval([one, other], ONE)
+    reference = scipy.stats.ttest_ind(one.mean(1), other.mean(1), equal_var=False)
+    assert result.p_value == pytest.approx(reference.pvalue)
+    assert (result.low, result.high) == pytest.approx(tuple(reference.confidence_interval(0.95)))
+
+
+def test_differences_of_common_seeds_are_paired():
+    one, other = scores(3, 6), scores(4, 6)
+    result, paired = stats.difference(one, other[::-1], ([1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]), ONE, problems="fixed")
+    assert paired and result.p_value == pytest.approx(scipy.stats.ttest_rel(one.mean(1), other.mean(1)).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rows"),
+    [
+        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])),
+        ([1, 2, 3, 4, 5, 7], [9, 5, 4, 3, 2, 1], ([0, 1, 2, 3, 4], [5, 4, 3, 2, 1])),
+        ([1, 2, 3], [1, 2, 3], None),  # too few to be worth the degrees of freedom
+        ([1, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5], None),  # a seed twice: whose partner?
+    ],
+)
+def test_which_seeds_are_paired(one, other, rows):
+    assert stats.paired_rows(one, other) == rows
+
+
+def test_crossed_variance_is_that_of_the_two_way_table():
+    """Closed form for one stratum: (MS_seeds + MS_problems − MS_residual) / (S P)."""
+    sample = scores(5, 4) + np.linspace(-0.5, 0.5, 6)
+    num_seeds, num_problems = sample.shape
+    seeds = num_problems * sample.mean(1).var(ddof=1)
+    problems = num_seeds * sample.mean(0).var(ddof=1)
+    rest = sample - sample.mean(0) - sample.mean(1, keepdims=True) + sample.mean()
+    residual = (rest**2).sum() / ((num_seeds - 1) * (num_problems - 1))
+    result = stats.interval([sample], ONE, "crossed")
+    assert result.se**2 == pytest.approx((seeds + problems - residual) / (num_seeds * num_problems))
+    parts = [(seeds, num_seeds - 1), (problems, num_problems - 1), (-residual, (num_seeds - 1) * (num_problems - 1))]
+    df = sum(p for p, _ in parts) ** 2 / sum(p**2 / d for p, d in parts)
+    assert result.df == pytest.approx(max(df, num_seeds - 1))
+
+
+def test_crossed_equals_fixed_where_problems_do_not_differ():
+    sample = np.array([[0.4] * 6, [0.5] * 6, [0.6] * 6])
+    assert stats.interval([sample], ONE, "crossed") == stats.interval([sample], ONE)
+
+
+def test_strata_count_alike():
+    sample = np.array([[1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.5]])
+    result = stats.interval([sample], np.array([0, 0, 0, 1]))
+    assert result.estimate == pytest.approx(0.625)  # runs: (1 + 0)/2, (1 + .5)/2
+
+
+def test_one_seed_has_no_interval_and_tells_nothing_apart():
+    result = stats.interval([scores(0, 1), scores(1, 3)], ONE)
+    assert np.isnan(result.low) and result.p_value == 1.0
+
+
+def test_runs_without_spread():
+    same, higher = np.full((3, 6), 0.5), np.full((3, 6), 0.75)
+    assert stats.interval([same, same], ONE).p_value == 1.0
+    assert stats.interval([higher, same], ONE).p_value == 0.0
+
+
+def test_holm_by_hand():
+    # sorted: .01·4 = .04, .02·3 = .06, .03·2 = .06, .5·1 = .5
+    assert stats.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert stats.holm([]) == [] and stats.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_iqm_is_the_trimmed_mean():
+    values = np.random.default_rng(0).random((5, 3))
+    assert stats.iqm(values) == pytest.approx(scipy.stats.trim_mean(values.ravel(), 0.25))
+
+
+def test_probability_of_improvement_is_mann_whitney():
+    generator = np.random.default_rng(0)
+    one, other = generator.integers(0, 4, (5, 2)), generator.integers(0, 4, (4, 2))
+    wins = [scipy.stats.mannwhitneyu(one[:, k], other[:, k]).statistic / 20 for k in range(2)]
+    assert stats.probability_of_improvement(one, other) == pytest.approx(np.mean(wins))
+
+
+def test_ranks_follow_from_the_pairs_told_apart():
+    ranks = stats.rank_bounds(["a", "b", "c"], {("a", "c"): True, ("a", "b"): False, ("b", "c"): True})
+    assert ranks == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
+
+
+def test_prediction_interval_closed_form():
+    sample = scores(6, 5)
+    result = stats.interval([sample], ONE)
+    half = t_quantile(0.975, 4) * sample.mean(1).std(ddof=1) * (1 / 5 + 1 / 3) ** 0.5
+    assert stats.prediction_half_width(result, 5, 3) == pytest.approx(half)
+
+
+def test_bootstrap_has_the_closed_form_moments():
+    """Variance over seeds (S − 1)/S · s²/S, over problems likewise, over samples p(1 − p)/(n S P), and a small product term."""
+    sample = np.clip(scores(7, 4, 40), 0.05, 0.95)
+    counts, strata = np.full(sample.shape, 8), np.zeros(40, dtype=int)
+    means = stats.hierarchical_bootstrap(sample, counts, strata, seed=1, resamples=40_000)
+    seeds = sample.mean(1).var() / 4
+    problems = sample.mean(0).var() / 40
+    rest = sample - sample.mean(0) - sample.mean(1, keepdims=True) + sample.mean()
+    samples = (sample * (1 - sample) / 8).mean() / (4 * 40)
+    assert means.mean() == pytest.approx(sample.mean(), abs=0.001)
+    assert means.var() == pytest.approx(seeds + problems + (rest**2).mean() / 160 + samples, rel=0.03)
+
+
+def test_bootstrap_pairs_methods_by_its_seed():
+    sample, counts = scores(8, 3, 30), np.full((3, 30), 10**9)  # so many samples that they add no noise
+    strata = np.zeros(30, dtype=int)
+    one = stats.hierarchical_bootstrap(np.clip(sample, 0, 1), counts, strata, seed=1)
+    other = stats.hierarchical_bootstrap(np.clip(sample, 0, 1) - 0.0, counts, strata, seed=1)
+    assert np.array_equal(one, other)
+    assert not np.array_equal(one, stats.hierarchical_bootstrap(np.clip(sample, 0, 1), counts, strata, seed=2))
+
+
+def test_drawn_counts_add_up():
+    counts = stats.draw_counts(7, 500, np.random.default_rng(0))
+    assert (counts.sum(1) == 7).all() and counts.mean(0) == pytest.approx(np.ones(7), abs=0.15)
+
+
+def test_seeds_needed_are_the_fewest():
+    needed = stats.num_seeds_needed(0.02, 0.018)
+    assert stats.power_of_test(0.02, 0.018, needed) >= 0.8 > stats.power_of_test(0.02, 0.018, needed - 1)
+    assert stats.num_seeds_needed(0.02, 0.0) == 2
+    assert stats.num_seeds_needed(1e-5, 0.1) is None
+
+
+def test_detectable_difference_has_the_power_it_claims():
+    shown = stats.detectable_difference(3, 0.02)
+    assert stats.power_of_test(shown, 0.02, 3) == pytest.approx(0.8, abs=1e-6)
+    assert np.isnan(stats.detectable_difference(1, 0.02))
+
+
+@pytest.mark.parametrize("num_seeds", [3, 6])
+def test_power_agrees_with_simulation(num_seeds):
+    one, other = np.random.default_rng(0).standard_normal((2, 6000, num_seeds))
+    test = (
+        scipy.stats.ttest_ind(one + 2, other, axis=1, equal_var=False)
+        if num_seeds < 5
+        else scipy.stats.ttest_rel(one + 2, other, axis=1)
+    )
+    assert stats.power_of_test(2.0, 1.0, num_seeds) == pytest.approx((test.pvalue < 0.05).mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("world", [World(3, 1.0), World(5, 0.3)])
+def test_coverage_in_small(world):
+    """The published table in small: 300 sweeps, so bounds are three standard errors wide."""
+    generator = np.random.default_rng(1)
+    hits = [one_replicate(world, generator) for _ in range(300)]
+    share = {key: np.mean([hit[key] for hit in hits]) for key in hits[0]}
+    assert share["mean, these problems"] > 0.91 and share["difference"] > 0.91
+    assert share["mean, new problems"] > 0.91 and share["false “A is better”"] < 0.06
+
+
+def test_a_problem_blind_interval_would_fail_the_same_check():
+    """The check has teeth: with problems only as the source of noise, seeds ignored, coverage falls far below."""
+    world, generator = World(3, 5.0), np.random.default_rng(2)
+    hits = []
+    for _ in range(200):
+        sample, truth = world.methods(1, generator)
+        problems_only = stats.interval([sample[0].T], np.zeros(3, dtype=int))  # problems take the place of seeds
+        hits.append(covers(problems_only, truth[0]))
+    assert np.mean(hits) < 0.9
+    assert len(STRATA_P) == 90
+
+
+def test_family_error_is_held():
+    generator = np.random.default_rng(3)
+    assert np.mean([family_error(World(3, 1.0), 4, generator) for _ in range(150)]) < 0.1
