@@ -1,0 +1,70 @@
+r"""Find the answer that a response states: the last `\boxed{…}` or the last `Answer:` line.
+
+Precedence: whichever starts later in the text decides, whatever it holds; so a box on an `Answer:` line is read as a box,
+and an empty box after a full one leaves no answer.
+"""
+
+import re
+from dataclasses import dataclass
+
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_ANSWER = re.compile(r"(?i)\banswer[\s*_`})\]]{0,8}[:：]")
+_LINE_END = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]")
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What stands behind the deciding marker. `complete` is False where the text may have been cut inside it.
+    `below` is the next line that says something, for an `Answer:` with nothing behind it on its own line."""
+
+    start: int
+    content: str
+    complete: bool = True
+    below: str = ""
+
+
+def find_marker(response: str) -> Marker | None:
+    """The deciding marker of a response, None without one. Linear in the response's length."""
+    box, line = _find_box(response), _find_line(response)
+    return max((marker for marker in (box, line) if marker), key=lambda marker: marker.start, default=None)
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the last closed \boxed{…} of a text, None without one."""
+    box = _find_box(text)
+    return box.content if box else None
+
+
+def _find_box(text: str) -> Marker | None:
+    # A box that is still open at `end` keeps every box around it open too, so an earlier one must close before it:
+    # each character is scanned once.
+    end = len(text)
+    while (start := max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))) >= 0:
+        opening = _BOX.match(text, start)
+        close = _closing_brace(text, opening.end(), end) if opening else None
+        if close is not None:
+            return Marker(start, text[opening.end() : close])
+        end = start
+    return None
+
+
+def _closing_brace(text: str, start: int, end: int) -> int | None:
+    depth = 1
+    for brace in _BRACE.finditer(text, start, end):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.start()
+    return None
+
+
+def _find_line(text: str) -> Marker | None:
+    last = None
+    for last in _ANSWER.finditer(text):
+        pass
+    if last is None:
+        return None
+    line_end = _LINE_END.search(text, last.end())
+    end = line_end.start() if line_end else len(text)
+    below = next((line for line in text[end : end + 2000].splitlines() if re.search(r"\w", line)), "")
+    return Marker(last.start(), text[last.end() : end], line_end is not None, below)
