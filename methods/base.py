@@ -123,6 +123,7 @@ class Rule:
     scope: ClassVar[str] = "token"  # token | response | minibatch: how much of the minibatch one decision looks at
     divergence: ClassVar[str | None] = None  # the per-token score the core hands over, for rules that use one
     topk_set: ClassVar[str] = "union"  # which explicit set a Top-K score uses
+    needs_kl_direction: ClassVar[bool] = False  # the core hands over TokenBatch.kl_direction
 
     def __post_init__(self):
         for name, value in self.settings().items():

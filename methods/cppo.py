@@ -71,6 +71,7 @@ class CPPO(DivergenceRule):
             keep = self.gate(batch, aux, total)
         else:
             keep = ~batch.outward | (aux["c"] >= Z)
+            aux["budget_only"] = ~keep & (self.delta >= Z)  # the token cap alone would have kept these
         return Decision(capped_ratio(batch, self.ratio_cap), keep, aux)
 
     def allowance(self, batch: TokenBatch, aux: dict[str, Tensor]) -> Tensor | None:

@@ -17,6 +17,8 @@ from methods.dppo import DPPO, capped_ratio
 class PDM(DPPO):
     """PDM: weight min(ρ, C), tokens dropped if D > δ and the update is predicted to raise KL(μ‖π)."""
 
+    needs_kl_direction = True
+
     def __call__(self, batch: TokenBatch) -> Decision:
         if batch.kl_direction is None:
             raise ValueError("PDM needs TokenBatch.kl_direction: hand over the predicted change of KL")
