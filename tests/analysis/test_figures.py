@@ -1,0 +1,178 @@
+"""Figures by their data: which series, which numbers, which runs; and what is missing says so."""
+
+import numpy as np
+import pytest
+from made_up import VARIANT_SETTINGS, write_run
+
+from analysis.figures import FIGURES
+from analysis.figures.curves import band, windowed
+from analysis.figures.draw import draw, legend_columns
+from analysis.figures.more import agreement
+from analysis.figures.paper import effective_threshold
+from analysis.figures.record import Matrix, Missing, Plot, sidecar
+from analysis.load import load
+from analysis.results import analyse
+from analysis.stats import power_of_test
+
+NEVER_HERE = {"fig3", "fig5", "fig6", "fig_agreement"}  # need traces, variants, recorded batches
+
+
+def by_label(panel) -> dict:
+    return {series.label: series for series in panel.series}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_or_names_what_is_missing(results, name):
+    figure = FIGURES[name](results)
+    assert isinstance(figure, Missing) == (name in NEVER_HERE)
+    if isinstance(figure, Missing):
+        assert figure.what and figure.command.startswith("python -m harness")
+    else:
+        assert all(panel_ids(panel) for panel in figure.panels)
+    width, height = draw(figure).get_size_inches()
+    assert width in (3.4, 7.0) and height > 1
+    assert sidecar(figure)["title"]
+
+
+def panel_ids(panel) -> list[str]:
+    return panel.run_ids if isinstance(panel, Matrix) else [run_id for series in panel.series for run_id in series.run_ids]
+
+
+def test_score_curves(results):
+    (panel,) = FIGURES["fig4"](results).panels
+    curves = by_label(panel)
+    assert list(curves) == ["GRPO", "CISPO", "DPPO", "CPPO"]
+    np.testing.assert_allclose(curves["CPPO"].x, [0, 7, 14, 21, 28])
+    np.testing.assert_allclose(curves["CPPO"].mean, [25, 50, 62.5, 75, 75])
+    half = 4.302653 * 6.25 / 3**0.5
+    np.testing.assert_allclose(curves["CPPO"].high[-1], 75 + half, rtol=1e-6)
+    assert len(curves["DPPO"].lines) == 2
+
+
+def test_collapse_stands_on_the_run(results):
+    (panel,) = FIGURES["fig4"](results).panels
+    line = by_label(panel)["CISPO"].lines[0]  # collapsed at step 11; evaluations 50 at 7 and 12.5 at 14
+    assert line.collapse == pytest.approx((11, 50 - 37.5 * 4 / 7))
+    assert all(line.collapse is None for line in by_label(panel)["CPPO"].lines)
+
+
+def test_tokens_and_hours_axes(results):
+    (panel,) = FIGURES["fig4_tokens"](results).panels
+    np.testing.assert_allclose(by_label(panel)["GRPO"].x, np.array([0, 7, 14, 21, 28]) * 11000 / 1e6)
+    (panel,) = FIGURES["fig4_device_hours"](results).panels
+    np.testing.assert_allclose(by_label(panel)["GRPO"].x, np.array([0, 7, 14, 21, 28]) * 0.8 / 3600)
+
+
+def test_divergence_by_position_and_its_threshold(results):
+    mean, top = FIGURES["fig2"](results).panels
+    np.testing.assert_allclose(by_label(mean)["GRPO"].mean, 0.004 + 0.0005 * np.arange(10))
+    np.testing.assert_allclose(by_label(top)["GRPO"].mean, 0.04 + 0.005 * np.arange(10))
+    cap = by_label(mean)["δ / w_t"]
+    np.testing.assert_allclose(cap.mean[0], 0.15 / (1 - 0.2 * 0.05))
+
+
+def test_budget_figure(results):
+    budget, share = FIGURES["fig7"](results).panels
+    np.testing.assert_allclose(by_label(budget)["CPPO"].mean[:2], [0.0201, 0.0202])
+    np.testing.assert_allclose(by_label(share)["CPPO"].mean, 100 * 0.004 / 0.012)
+
+
+def test_ablation_panels_go_by_settings_not_by_names(tmp_path):
+    for method in ("cppo", *VARIANT_SETTINGS):
+        write_run(tmp_path, method, 1, [0.5] * 5)
+    results = analyse(load([tmp_path]))
+    panels = {panel.title: list(by_label(panel)) for panel in FIGURES["fig5"](results).panels}
+    assert panels == {
+        "position weight": ["CPPO", "CPPO, no position weight"],
+        "prefix budget": ["CPPO", "CPPO, no prefix budget"],
+        "shuffled weights": ["CPPO", "CPPO, shuffled weights"],
+    }
+    figure = FIGURES["fig6"](results)
+    assert [panel.title for panel in figure.panels] == ["w_min", "prefix budget δ_b", "divergence score"]
+    assert "TRM" in figure.notes[-1] and "Missing" in figure.notes[-1]
+
+
+def test_one_colour_per_method_in_every_figure(results):
+    colours = {}
+    for make in FIGURES.values():
+        figure = make(results)
+        for panel in figure.panels if isinstance(figure, Plot) else []:
+            for series in getattr(panel, "series", []):
+                colours.setdefault(series.label, set()).add(series.colour)
+    assert all(len(used) == 1 for used in colours.values())
+    assert len({next(iter(colours[name])) for name in ("GRPO", "CISPO", "DPPO", "CPPO")}) == 4
+
+
+def test_running_runs_are_dotted_and_outside_the_mean(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5] * 5)
+    write_run(tmp_path, "cppo", 2, [0.25] * 5, state="running", step=14)
+    (panel,) = FIGURES["fig4"](analyse(load([tmp_path]))).panels
+    (series,) = panel.series
+    assert [line.finished for line in series.lines] == [True, False]
+    np.testing.assert_allclose(series.mean, [50] * 5)
+    np.testing.assert_allclose(series.lines[1].x, [0, 7, 14])
+
+
+def test_nothing_finished_still_draws_what_there_is(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5] * 2, state="running", step=9)
+    results = analyse(load([tmp_path]))
+    for make in FIGURES.values():
+        draw(make(results))
+    assert len(FIGURES["fig4"](results).panels[0].series[0].x) == 0
+
+
+def test_pairwise_matrix(results):
+    (panel,) = FIGURES["fig_pairwise"](results).panels
+    i, j = panel.rows.index("CPPO"), panel.rows.index("CISPO")
+    assert panel.values[i, j] == pytest.approx(100 * (0.7083333 - 0.0694444), abs=1e-4)
+    assert panel.texts[i][j] == "+63.9*" and panel.texts[j][i] == "−63.9*"
+    assert np.isnan(panel.values[i, i])
+
+
+def test_profiles_start_at_everything_and_fall(results):
+    (panel,) = FIGURES["fig_profiles"](results).panels
+    for series in panel.series:
+        assert series.mean[0] == pytest.approx(100) and (np.diff(series.mean) <= 1e-9).all()
+
+
+def test_power_curve(results):
+    (panel,) = FIGURES["fig_power"](results).panels
+    assert panel.marks == [(3.0, "now: 3")]
+    assert by_label(panel)["10 points"].mean[1] > by_label(panel)["2 points"].mean[1]
+    assert by_label(panel)["5 points"].x[1] == 3 and 0 < power_of_test(0.05, 0.03, 3) < 1
+
+
+def test_position_map(results):
+    panel = next(panel for panel in FIGURES["fig_position_masking"](results).panels if panel.title == "CPPO")
+    assert panel.values.shape == (10, 28)
+    np.testing.assert_allclose(panel.values[:, 5], 0.01 + 0.001 * np.arange(10))
+
+
+def test_effective_threshold_by_hand():
+    """δ = .15, δ_b = .1, w_min = .5, D = (.2, .3, 0): w = 1, .75, .5.
+
+    c_1 = .15; S_1 = .2, W_1 = 1: c_2 = min(.15, .15 + .1 − .2) = .05; S_2 = .425, W_2 = 1.75: c_3 = .15 + .175 − .425 = −.1.
+    """
+    curve = effective_threshold(np.array([0.2, 0.3, 0.0]), 0.5, 0.15, 0.1)
+    np.testing.assert_allclose(curve, [0.15 / 1, 0.05 / 0.75, -0.1 / 0.5])
+    np.testing.assert_allclose(effective_threshold(np.array([0.3]), 0.5, 0.15, 0.1), [0.15])
+
+
+def test_agreement_by_hand():
+    """Rule a drops tokens 0, 1; b drops 1; c nothing."""
+    shares = agreement({"a": np.array([[0, 0, 1]]), "b": np.array([[1, 0, 1]]), "c": np.ones((1, 3))})
+    np.testing.assert_allclose(shares, [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]])
+
+
+def test_windows_and_bands():
+    x, y = windowed(np.arange(1, 6), np.array([1.0, 3.0, 5.0, 7.0, 9.0]), 2)
+    np.testing.assert_allclose(x, [1.5, 3.5, 5])
+    np.testing.assert_allclose(y, [2, 6, 9])
+    mean, low, _ = band(np.array([[1.0, 2.0]]))
+    assert mean.tolist() == [1, 2] and np.isnan(low).all()
+
+
+def test_legend_fits_the_page(results):
+    figure = FIGURES["fig4"](results)
+    entries = {series.label: series for series in figure.panels[0].series}
+    assert legend_columns(entries, 3.4) * (max(map(len, entries)) * 0.062 + 0.5) <= 3.4
