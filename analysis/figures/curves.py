@@ -41,7 +41,7 @@ def run_line(run: Run, steps: np.ndarray, x: np.ndarray, y: np.ndarray) -> Line:
 
 
 def score_series(results: Results, group: GroupScores, names: list[str], looks: dict, axis: str = "step", k: int | None = None):
-    """Evaluation curves in points: the summary, or benchmark k. axis: step, tokens (millions) or hours."""
+    """Evaluation curves in points: the summary, or benchmark k. axis: a key of AXES."""
     out = []
     for name in names:
         method = group.methods[name]
@@ -68,11 +68,19 @@ def mean_scores(sweep: Sweep, group: GroupScores, method: Method, axis: str, k: 
     return np.mean([position(sweep, run, group.steps_E, axis) for run in method.runs], axis=0), values_SE
 
 
+AXES = {  # name: (label, metric that is summed over steps, scale)
+    "step": ("step", "", 1.0),
+    "tokens": ("response tokens sampled (millions)", "cost/response_tokens", 1e-6),
+    "hours": ("hours of training steps", "time/step", 1 / 3600),
+    "minutes": ("minutes of training steps", "time/step", 1 / 60),
+}
+
+
 def position(sweep: Sweep, run: Run, steps: np.ndarray, axis: str) -> np.ndarray:
     """Where evaluation steps stand on the x axis."""
     if axis == "step":
         return steps.astype(float)
-    key, scale = {"tokens": ("cost/response_tokens", 1e-6), "hours": ("time/step", 1 / 3600)}[axis]
+    _, key, scale = AXES[axis]
     at, values = sweep.metric(run, key)
     total = np.concatenate([[0.0], np.cumsum(values) * scale])
     return total[np.searchsorted(at, steps, side="right")]

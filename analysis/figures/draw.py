@@ -6,6 +6,7 @@ import math
 import textwrap
 
 import matplotlib
+import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -28,7 +29,7 @@ STYLE = {
     "path.simplify": True,
 }
 COLUMN, PAGE = 3.4, 7.0  # widths of one column and of the page
-LEFT, RIGHT, BOTTOM, TOP = 0.55, 0.12, 0.42, 0.28  # margins of a panel
+LEFT, RIGHT, BOTTOM, TOP = 0.62, 0.12, 0.42, 0.28  # margins of a panel
 MAX_BANDS = 5  # with more methods their bands hide each other: the thin lines show the spread
 ROW = 0.16  # height of a line of text
 METADATA = {"pdf": {"CreationDate": None, "ModDate": None}, "svg": {"Date": None}, "png": {}}
@@ -120,8 +121,18 @@ def limit_to_lines(ax, panel: Panel) -> None:
     low, high = values.min(), values.max()
     if panel.log_y:
         ax.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
+        few_ticks(ax.yaxis, low, high)
     else:
         ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+
+
+def few_ticks(axis, low: float, high: float) -> None:
+    """A log axis with labels that fit: decades, or where there are fewer than two, four values evenly spaced."""
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    if high < 100 * low:
+        ticks = [float(f"{value:.1g}") for value in np.geomspace(low, high, 4)]
+        axis.set_major_locator(matplotlib.ticker.FixedLocator(list(dict.fromkeys(ticks))))
+        axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:.1g}"))
 
 
 def legend_entries(panels: list[Panel | Matrix]) -> dict[str, Series]:
@@ -172,6 +183,8 @@ def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:
     inch = 1 / fig.get_size_inches()[0]
     bar = fig.colorbar(image, cax=fig.add_axes((box.x1 + 0.06 * inch, box.y0, 0.08 * inch, box.height)))
     bar.outline.set_linewidth(0.4)
+    if panel.log:
+        few_ticks(bar.ax.yaxis, low, high)
     bar.ax.tick_params(labelsize=6, width=0.4, length=2)
     bar.set_label(panel.unit, fontsize=6.5, labelpad=1)
 
@@ -195,7 +208,8 @@ def finite_limits(panel: Matrix) -> tuple[float, float]:
 
 
 def draw_missing(page: Missing) -> Figure:
-    fig = Figure(figsize=(COLUMN, 2.0))
-    lines = [f"Missing: {page.title}", "", *textwrap.wrap(page.what, 58), "", "Made by:", *textwrap.wrap(page.command, 58)]
+    fig = Figure(figsize=(COLUMN, 1.6))
+    command = [line.replace(", ", ",") for line in textwrap.wrap(page.command.replace(",", ", "), 60)]  # may break at commas
+    lines = [f"Missing: {page.title}", "", *textwrap.wrap(page.what, 60), "", "Made by:", *command]
     fig.text(0.04, 0.94, "\n".join(lines), va="top", fontsize=7, color="#7a2f00", family="DejaVu Sans")
     return fig

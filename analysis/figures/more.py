@@ -45,9 +45,10 @@ def fig_pairwise(results: Results) -> Plot | Missing:
         )
     if not panels:
         return Missing("Differences between methods", "two methods with finished, evaluated runs", SWEEP)
-    return Plot(
-        "Differences between methods", panels, ["* told apart (Holm over all pairs, 5 %)."], columns=1 if len(panels) == 1 else 2
-    )
+    widest = max(len(panel.rows) for panel in panels)
+    columns = 2 if len(panels) > 1 and widest <= 5 else 1
+    notes = ["* told apart (Holm over all pairs, 5 %)."]
+    return Plot("Differences between methods", panels, notes, columns, wide=widest > 5)
 
 
 def fig_problems(results: Results) -> Plot | Missing:

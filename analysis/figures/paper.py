@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.figures.curves import curves_of, metric_series, score_series, series, window_width
+from analysis.figures.curves import AXES, curves_of, metric_series, score_series, series, window_width
 from analysis.figures.record import Line, Missing, Panel, Plot, Series
 from analysis.results import Results
 from analysis.scores import GroupScores
@@ -32,28 +32,30 @@ def step_label(group: GroupScores) -> str:
 def fig1_right(results: Results) -> Plot | Missing:
     """Summary against step, one model: the group with the most scored methods."""
     group = max(results.groups, key=lambda group: len(group.scored))
-    return score_plot(results, [group], "Score against step, one model", "step", "step")
+    return score_plot(results, [group], "Score against step, one model", "step")
 
 
 def fig4(results: Results) -> Plot | Missing:
-    return score_plot(results, results.groups, "Score against step, each model", "step", "step")
+    return score_plot(results, results.groups, "Score against step, each model", "step")
 
 
 def fig4_tokens(results: Results) -> Plot | Missing:
-    return score_plot(results, results.groups, "Score against sampled tokens", "tokens", "response tokens sampled (millions)")
+    return score_plot(results, results.groups, "Score against sampled tokens", "tokens")
 
 
 def fig4_device_hours(results: Results) -> Plot | Missing:
-    return score_plot(results, results.groups, "Score against time", "hours", "hours of training steps")
+    """In minutes where the longest run took less than an hour."""
+    longest = max(results.sweep.metric(run, "time/step")[1].sum() for run in results.sweep.runs)
+    return score_plot(results, results.groups, "Score against time", "hours" if longest >= 3600 else "minutes")
 
 
-def score_plot(results: Results, groups: list[GroupScores], title: str, axis: str, xlabel: str) -> Plot | Missing:
+def score_plot(results: Results, groups: list[GroupScores], title: str, axis: str) -> Plot | Missing:
     look = all_looks(results)
     panels = []
     for group in groups:
         curves = score_series(results, group, results.main_methods(group), look, axis)
         if curves:
-            panels.append(Panel(results.group_label(group), xlabel, SCORE, curves))
+            panels.append(Panel(results.group_label(group), AXES[axis][0], SCORE, curves))
     if not panels:
         return Missing(title, "no run has been evaluated yet", SWEEP)
     return Plot(title, panels, [BAND_NOTE], columns=2)

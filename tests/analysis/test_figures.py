@@ -60,7 +60,7 @@ def test_tokens_and_hours_axes(results):
     (panel,) = FIGURES["fig4_tokens"](results).panels
     np.testing.assert_allclose(by_label(panel)["GRPO"].x, np.array([0, 7, 14, 21, 28]) * 11000 / 1e6)
     (panel,) = FIGURES["fig4_device_hours"](results).panels
-    np.testing.assert_allclose(by_label(panel)["GRPO"].x, np.array([0, 7, 14, 21, 28]) * 0.8 / 3600)
+    np.testing.assert_allclose(by_label(panel)["GRPO"].x, np.array([0, 7, 14, 21, 28]) * 0.8 / 60)
 
 
 def test_divergence_by_position_and_its_threshold(results):
