@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.advantage import advantages_of
-from harness.divergence import PolicyPair, divergence
+from harness.divergence import PolicyPair, divergence, kl_direction
 from harness.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
 from methods import Rule, TokenBatch, all_methods
 
@@ -194,13 +194,13 @@ def topk_quantities(case: dict) -> dict[str, object]:
     pair = topk_pair(case["inputs"], case["params"]["K"])
     whole = topk_pair(case["inputs"], pair.vocab_size)
     other = pair.other(mode)
-    return {
+    sampled = {name: divergence(name, pair) for name in ("binary_tv", "binary_kl", "k1", "k2", "k3", "abs_log_ratio")}
+    return sampled | {
         "tv": divergence("topk_tv", pair, mode),
         "kl": divergence("topk_kl", pair, mode),
         "full_tv": divergence("full_tv", whole),
         "full_kl": divergence("full_kl", whole),
-        "binary_tv": divergence("binary_tv", pair),
-        "binary_kl": divergence("binary_kl", pair),
+        "kl_direction": kl_direction(pair, mode),
         "mu_other": other.mu,
         "pi_other": other.pi,
         "set_ids": explicit_ids(pair, mode),
