@@ -60,6 +60,7 @@ class CollapseConfig:
     truncated_share: float = MISSING
     length_share: float = MISSING  # of the running median length
     mismatch_rise: float = MISSING  # times the median of the first window
+    mismatch_floor: float = MISSING  # k3 in nat below which a rise is rounding noise
     eval_share: float = MISSING  # of the best evaluation, twice in a row
 
     def __post_init__(self):
@@ -82,7 +83,6 @@ class TrainConfig:
     advantage_norm: str = MISSING  # none | std
     aggregation: str = MISSING
     divergence: str = MISSING  # the per-token score of the trust/* metrics, the same for every method
-    topk_set: str = MISSING  # union | replace
     precision: str = MISSING  # float32 | bfloat16: autocast of the learner's forward
     token_budget: int = MISSING  # padded positions in a micro-batch
     logprob_chunk: int = MISSING  # tokens whose logits exist at the same time
@@ -99,7 +99,6 @@ class TrainConfig:
         one_of("train.anchor", self.anchor, ("rollout", "old"))
         one_of("train.advantage_norm", self.advantage_norm, ("none", "std"))
         one_of("train.aggregation", self.aggregation, tuple(AGGREGATIONS))
-        one_of("train.topk_set", self.topk_set, ("union", "replace"))
         one_of("train.precision", self.precision, ("float32", "bfloat16"))
         one_of("train.on_collapse", self.on_collapse, ("mark", "stop"))
 

@@ -1,0 +1,93 @@
+"""What a step learns from: the informative responses of a rollout with their advantages; split into micro-batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.rollout.records import Rollout
+
+
+@dataclass
+class Experience:
+    """N responses, one row each. Padded positions are zero."""
+
+    inputs: Tensor  # [N, longest prompt + response] int64, prompt and response side by side, right-padded
+    prompt_lengths: Tensor  # [N]
+    tokens: Tensor  # [N, T] int64
+    mask: Tensor  # [N, T] bool
+    anchor_logprobs: Tensor  # [N, T] denominator of the ratio: the rollout policy's, or the learner's at the step's start
+    topk_ids: Tensor  # [N, T, K]
+    anchor_topk_logprobs: Tensor  # [N, T, K] at topk_ids, of the same policy as anchor_logprobs
+    advantages: Tensor  # [N]
+    response_key: Tensor  # [N] int64, the response's identity whatever the split
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.mask.sum(-1)
+
+    def rows(self, index: Tensor) -> Experience:
+        """Some rows, cut to their own longest prompt and response."""
+        width, total = self.lengths[index].max(), (self.prompt_lengths + self.lengths)[index].max()
+        cut = {"inputs": self.inputs[index, :total]}
+        for name in ("tokens", "mask", "anchor_logprobs", "topk_ids", "anchor_topk_logprobs"):
+            cut[name] = getattr(self, name)[index, :width]
+        for name in ("prompt_lengths", "advantages", "response_key"):
+            cut[name] = getattr(self, name)[index]
+        return Experience(**cut)
+
+    def with_anchor(self, logprobs: Tensor, topk_logprobs: Tensor) -> Experience:
+        return replace(self, anchor_logprobs=logprobs, anchor_topk_logprobs=topk_logprobs)
+
+
+def build_experience(rollout: Rollout, advantages: Tensor, use: Tensor, keys: list[int]) -> Experience:
+    """The rows of `rollout` where use [B] is True; keys [B] are the request seeds."""
+    index = use.nonzero().squeeze(-1)
+    prompt_index = index // rollout.group_size
+    prompt_lengths = rollout.prompt_lengths[prompt_index]
+    signed = np.array(keys, dtype=np.uint64).astype(np.int64)
+    return Experience(
+        inputs=_side_by_side(rollout.prompts[prompt_index], prompt_lengths, rollout.tokens[index], rollout.mask[index]),
+        prompt_lengths=prompt_lengths,
+        tokens=rollout.tokens[index],
+        mask=rollout.mask[index],
+        anchor_logprobs=rollout.logprobs[index],
+        topk_ids=rollout.topk_ids[index],
+        anchor_topk_logprobs=rollout.topk_logprobs[index],
+        advantages=advantages[index],
+        response_key=torch.from_numpy(signed)[index] & 0x7FFFFFFFFFFFFFFF,
+    )
+
+
+def _side_by_side(prompts: Tensor, prompt_lengths: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """[N, P + T]: each row's prompt, directly followed by its response, then zeros."""
+    rows, width = tokens.shape
+    inputs = torch.zeros(rows, prompts.shape[1] + width, dtype=torch.long)
+    inputs[:, : prompts.shape[1]] = prompts
+    columns = prompt_lengths[:, None] + torch.arange(width)
+    return inputs.scatter(1, columns, tokens * mask)
+
+
+def minibatches(num_rows: int, num_updates: int, seed: int) -> list[Tensor]:
+    """Row indices of each update: a random partition into parts of nearly equal size; fewer when rows are few."""
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(num_rows)
+    return [torch.from_numpy(part) for part in np.array_split(order, num_updates) if len(part)]
+
+
+def microbatches(batch: Experience, token_budget: int) -> list[Tensor]:
+    """Row indices of micro-batches: sorted by length, each at most token_budget padded positions (one row at least)."""
+    lengths = (batch.prompt_lengths + batch.lengths).tolist()
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    parts: list[list[int]] = []
+    for row in order:
+        if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= token_budget:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return [torch.tensor(part) for part in parts]

@@ -1,0 +1,139 @@
+"""Who a run is: its scientific settings, their hashes, its folder, and where it stands on disk.
+
+    runs/<experiment>/<model>/<method>/seed=<n>-<hash8>
+
+Re-issuing a sweep finds the same folders: nothing is ever overwritten, finished runs are skipped, the rest resumes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+
+from evals.benchmarks import load as load_benchmark
+from evals.problems import fingerprint
+from harness.config import Config
+from harness.data import data_fingerprint
+from harness.model import check_model, model_fingerprint
+from harness.store import RunFolder
+from methods import rule_name
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run before it starts: everything that can be wrong with its settings has been found by now."""
+
+    config: Config
+    preset: str  # the choice of the group `method`, with overrides of its settings
+    experiment: str
+    model: str
+
+    @cached_property
+    def rule(self) -> str:
+        return rule_name(self.config.method)
+
+    @cached_property
+    def data_fingerprints(self) -> dict[str, str]:
+        """Of the training data and each benchmark, by content."""
+        prints = {"train": data_fingerprint(self.config.data)}
+        for name in self.config.eval.benchmarks:
+            prints[name] = fingerprint(load_benchmark(name, self.config.eval.root))
+        return prints
+
+    @cached_property
+    def settings(self) -> dict:
+        """The scientific settings, resolved; paths replaced by what they hold."""
+        settings = scientific(self.config)
+        settings["method"] = {"rule": self.rule} | settings["method"]
+        settings["model"]["path"] = model_fingerprint(self.config.model.path, self.config.model.revision)
+        settings["data"]["path"] = self.data_fingerprints["train"]
+        settings["eval"]["root"] = {name: self.data_fingerprints[name] for name in self.config.eval.benchmarks}
+        return settings
+
+    @cached_property
+    def config_hash(self) -> str:
+        return content_hash(self.settings)
+
+    @cached_property
+    def settings_fingerprint(self) -> str:
+        """Of all that runs of one comparison must share: everything but method and seed."""
+        return content_hash({key: value for key, value in self.settings.items() if key not in ("method", "seed")})
+
+    @cached_property
+    def run_id(self) -> str:
+        return f"{self.experiment}/{self.model}/{self.preset}/seed={self.config.seed}-{self.config_hash[:8]}"
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(self.config.runs_dir) / self.run_id)
+
+    def record(self) -> dict:
+        """What config.json holds."""
+        identity = {"preset": self.preset, "rule": self.rule, "experiment": self.experiment, "model": self.model}
+        hashes = {"config_hash": self.config_hash, "settings_fingerprint": self.settings_fingerprint}
+        everything = asdict(self.config)
+        operational = {key: everything[key] for key in everything if key not in self.settings}
+        return (
+            identity
+            | {"seed": self.config.seed, "run_id": self.run_id}
+            | hashes
+            | {"data_fingerprints": self.data_fingerprints, "settings": self.settings, "operational": operational}
+            | {"paths": {"model": self.config.model.path, "data": self.config.data.path, "eval": self.config.eval.root}}
+        )
+
+    def check_folder(self) -> None:
+        """ValueError if the folder holds a run of other settings (an edited or copied folder)."""
+        stored = self.folder.read_config()
+        if stored and stored.get("config_hash") != self.config_hash:
+            raise ValueError(
+                f"{self.folder.path} was written under another config (hash {stored.get('config_hash')}, now {self.config_hash}): "
+                f"move that folder away, or choose another runs_dir"
+            )
+
+
+def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -> RunPlan:
+    """Check what types and ranges cannot: files and folders named by the settings exist and are readable."""
+    check_model(config.model)
+    method_overrides = [o.removeprefix("method.") for o in overrides if o.startswith("method.")]
+    preset = ",".join([choices["method"], *method_overrides])
+    plan = RunPlan(config, preset, choices["experiment"], model_name(config, choices))
+    plan.check_folder()
+    return plan
+
+
+def model_name(config: Config, choices: Mapping[str, str]) -> str:
+    """A preset's name, or the last part of the path or hub id."""
+    return Path(config.model.path).name if choices["model"] == "hf" else choices["model"]
+
+
+def scientific(config) -> dict:
+    """The settings that decide what comes out: all fields but the operational ones, as plain values."""
+    values = {}
+    for f in fields(config):
+        if f.metadata.get("operational"):
+            continue
+        value = getattr(config, f.name)
+        values[f.name] = scientific(value) if is_dataclass(value) else value
+    return values
+
+
+def content_hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def different_keys(settings: list[dict]) -> list[str]:
+    """Dotted keys whose values are not the same in all of the settings."""
+    flat = [flatten(one) for one in settings]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
+
+
+def flatten(settings: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

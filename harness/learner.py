@@ -1,0 +1,196 @@
+"""The learner: log-probs, the rule's decision, the one loss, and the optimizer. The same for every method.
+
+A rule sees detached tensors and answers with weights; everything that carries gradient is here.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from harness.config import TrainConfig
+from harness.divergence import PolicyPair, divergence, kl_direction
+from harness.experience import Experience, microbatches
+from harness.logprobs import token_logprobs
+from harness.loss import Totals, surrogate_loss, token_scale
+from harness.timing import Timer
+from methods.base import Decision, Rule, TokenBatch
+
+
+@dataclass
+class Scored:
+    """A micro-batch as the learner sees it, [b, T]; only `logprobs` carries gradient."""
+
+    logprobs: Tensor
+    topk_logprobs: Tensor  # [b, T, K]
+    entropy: Tensor
+
+
+@dataclass
+class Judged:
+    """A micro-batch with the rule's decision and the scores of the trust metrics; all detached."""
+
+    batch: TokenBatch
+    decision: Decision
+    divergence: Tensor  # [b, T] train.divergence, the same score for every method
+    entropy: Tensor
+
+
+@dataclass
+class Update:
+    """One optimizer step."""
+
+    judged: list[Judged]
+    loss: float
+    grad_norm: float
+    skipped: bool  # the loss or the gradient was not finite
+    num_positions: int  # computed, padding included
+
+
+class Learner:
+    def __init__(self, model: nn.Module, rule: Rule, config: TrainConfig, horizon: int):
+        self.model, self.rule, self.config, self.horizon = model, rule, config, horizon
+        self.head = model.get_output_embeddings()
+        text_config = model.config.get_text_config()
+        self.vocab_size = text_config.vocab_size
+        self.softcap = getattr(text_config, "final_logit_softcapping", None)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), config.lr, tuple(config.betas), config.adam_eps, config.weight_decay, fused=True
+        )
+        self.num_updates = 0
+
+    def update(self, minibatch: Experience, timer: Timer) -> Update:
+        """Accumulate the gradient of a whole minibatch, then take one optimizer step unless it is not finite."""
+        totals = Totals.of(minibatch.mask)
+        parts = [minibatch.rows(index) for index in microbatches(minibatch, self.config.token_budget)]
+        decisions = self.decide_together(parts, timer) if self.rule.scope == "minibatch" else [None] * len(parts)
+        judged, loss = [], 0.0
+        for part, decision in zip(parts, decisions, strict=True):
+            with timer("forward_backward"):
+                scored = self.score(part)
+            with timer("rule"):
+                judged.append(self.judge(part, scored, decision))
+            with timer("forward_backward"):
+                loss += self.backward(judged[-1], scored.logprobs, totals)
+        with timer("optimizer"):
+            grad_norm, skipped = self.step(loss)
+        return Update(judged, loss, grad_norm, skipped, sum(part.inputs.numel() for part in parts))
+
+    def score(self, part: Experience) -> Scored:
+        """One forward pass. Right padding needs no attention mask: no valid token attends to what comes after it."""
+        with self.autocast():
+            hidden = self.model.base_model(part.inputs, use_cache=False).last_hidden_state
+            # the state at position j predicts token j + 1
+            column = torch.arange(part.inputs.shape[1]) + 1
+            predicts = (column >= part.prompt_lengths[:, None]) & (column < (part.prompt_lengths + part.lengths)[:, None])
+            flat = token_logprobs(
+                hidden[predicts], self.head, part.tokens[part.mask], part.topk_ids[part.mask], self.config.logprob_chunk, self.softcap
+            )
+        unflatten = lambda values: values.new_zeros(*part.mask.shape, *values.shape[1:]).index_put((part.mask,), values)
+        return Scored(unflatten(flat.logprobs), unflatten(flat.topk_logprobs), unflatten(flat.entropy))
+
+    @torch.no_grad()
+    def judge(self, part: Experience, scored: Scored, decision: Decision | None = None) -> Judged:
+        pair = PolicyPair(
+            part.tokens,
+            scored.logprobs,
+            part.anchor_logprobs,
+            part.topk_ids,
+            scored.topk_logprobs,
+            part.anchor_topk_logprobs,
+            part.mask,
+            self.vocab_size,
+        )
+        shared = divergence(self.config.divergence, pair)
+        batch = self.token_batch(part, scored, pair, shared)
+        return Judged(batch, decision or self.rule(batch), shared, scored.entropy)
+
+    def token_batch(self, part: Experience, scored: Scored, pair: PolicyPair, shared: Tensor) -> TokenBatch:
+        name, topk_set = self.rule.divergence, self.rule.topk_set
+        same = name is None or (name == self.config.divergence and topk_set == "union")
+        return TokenBatch(
+            scored.logprobs,
+            part.anchor_logprobs,
+            part.advantages[:, None].expand_as(part.mask),
+            part.mask,
+            divergence=shared if same else divergence(name, pair, topk_set),
+            response_key=part.response_key,
+            kl_direction=kl_direction(pair, topk_set) if getattr(self.rule, "needs_kl_direction", False) else None,
+            horizon=self.horizon,
+        )
+
+    def backward(self, judged: Judged, logprobs: Tensor, totals: Totals) -> float:
+        batch = judged.batch
+        scale = token_scale(batch.mask, self.config.aggregation, totals, self.horizon)
+        loss = surrogate_loss(logprobs, batch.advantages, judged.decision, batch.mask, scale)
+        loss.backward()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def decide_together(self, parts: list[Experience], timer: Timer) -> list[Decision]:
+        """For rules that look at the whole minibatch: an extra pass, then one decision cut back into micro-batches."""
+        with timer("minibatch_pass"):
+            batches = [self.judge(part, self.score(part), decision=Decision(*[torch.zeros(())] * 2)).batch for part in parts]
+            return split_decision(self.rule(join_batches(batches)), batches)
+
+    def step(self, loss: float) -> tuple[float, bool]:
+        """Clip and step; a non-finite loss or gradient changes nothing but the counter."""
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        skipped = not (torch.isfinite(norm) and torch.isfinite(torch.tensor(loss)))
+        if not skipped:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(self.num_updates)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.num_updates += 1
+        return float(norm), skipped
+
+    def learning_rate(self, update: int) -> float:
+        """Linear warm-up to lr over warmup_updates, then constant; update counts from 0."""
+        return self.config.lr * min(1.0, (update + 1) / max(self.config.warmup_updates, 1))
+
+    @torch.no_grad()
+    def logprobs(self, experience: Experience) -> tuple[Tensor, Tensor]:
+        """Log-probs [N, T] and top-k log-probs [N, T, K] of all rows with the present weights, without gradient."""
+        logprobs, topk = torch.zeros_like(experience.anchor_logprobs), torch.zeros_like(experience.anchor_topk_logprobs)
+        for index in microbatches(experience, self.config.token_budget):
+            scored = self.score(experience.rows(index))
+            width = scored.logprobs.shape[1]
+            logprobs[index, :width], topk[index, :width] = scored.logprobs, scored.topk_logprobs
+        return logprobs, topk
+
+    def autocast(self):
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, getattr(torch, self.config.precision))
+
+
+def join_batches(batches: list[TokenBatch]) -> TokenBatch:
+    """Micro-batches under one another, padded to the widest."""
+    width = max(batch.mask.shape[1] for batch in batches)
+
+    def stack(name: str) -> Tensor | None:
+        values = [getattr(batch, name) for batch in batches]
+        if values[0] is None:
+            return None
+        if values[0].dim() == 1:
+            return torch.cat(values)
+        return torch.cat([nn.functional.pad(value, (0, width - value.shape[1])) for value in values])
+
+    names = ("logprobs", "rollout_logprobs", "advantages", "mask", "divergence", "response_key", "kl_direction")
+    return TokenBatch(**{name: stack(name) for name in names}, horizon=batches[0].horizon)
+
+
+def split_decision(decision: Decision, batches: list[TokenBatch]) -> list[Decision]:
+    """The inverse of join_batches for what the rule said."""
+    parts, start = [], 0
+    for batch in batches:
+        rows, width = slice(start, start + len(batch.mask)), batch.mask.shape[1]
+        cut = lambda value, rows=rows, width=width: value[rows, :width] if value.dim() == 2 else value[rows]
+        aux = {name: cut(value) for name, value in decision.aux.items()}
+        parts.append(Decision(cut(decision.weight), cut(decision.keep), aux))
+        start += len(batch.mask)
+    return parts

@@ -1,0 +1,171 @@
+"""From a step's tensors to its row of metrics. Keys, units and reductions: harness/metric_table.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.learner import Judged, Update
+from harness.metric_table import POSITION_BUCKETS
+from harness.rollout.records import Rollout
+
+
+def rollout_metrics(rollout: Rollout, rewards: Tensor, informative: Tensor) -> dict[str, float]:
+    lengths = rollout.lengths.float()
+    return {
+        "reward/mean": rewards.mean().item(),
+        "reward/informative_groups": informative.float().mean().item(),
+        "response_length/mean": lengths.mean().item(),
+        "response_length/max": lengths.max().item(),
+        "response_length/min": lengths.min().item(),
+        "response_length/clip_ratio": rollout.truncated.float().mean().item(),
+        "prompt_length/mean": rollout.prompt_lengths.float().mean().item(),
+        "cost/response_tokens": int(rollout.mask.sum()),
+    }
+
+
+@dataclass
+class TokenTable:
+    """All learned tokens of a step, flat [N]."""
+
+    log_ratio: Tensor
+    weight: Tensor
+    keep: Tensor
+    budget_only: Tensor  # dropped by the prefix budget although the token's own score passes
+    divergence: Tensor
+    entropy: Tensor
+    bucket: Tensor  # int64, by relative position
+
+    @classmethod
+    def of(cls, judged: list[Judged]) -> TokenTable:
+        def column(pick) -> Tensor:
+            return torch.cat([pick(j)[j.batch.mask] for j in judged])
+
+        return cls(
+            log_ratio=column(lambda j: j.batch.log_ratio),
+            weight=column(lambda j: j.decision.weight),
+            keep=column(lambda j: j.decision.keep),
+            budget_only=column(lambda j: j.decision.aux.get("budget_only", torch.zeros_like(j.divergence)).float()),
+            divergence=column(lambda j: j.divergence),
+            entropy=column(lambda j: j.entropy),
+            bucket=column(lambda j: position_bucket(j.batch.positions, j.batch.lengths)),
+        )
+
+
+def position_bucket(positions: Tensor, lengths: Tensor) -> Tensor:
+    """0 … POSITION_BUCKETS − 1 from the 1-based position and the response's length."""
+    return (positions - 1) * POSITION_BUCKETS // lengths.clamp(min=1)
+
+
+def learner_metrics(updates: list[Update], method: str) -> dict[str, float]:
+    """Empty-handed when no group was informative: then the step has no learner metrics."""
+    judged = [j for update in updates for j in update.judged]
+    if not judged:
+        return {"health/updates_skipped": 0, "cost/learned_tokens": 0}
+    tokens = TokenTable.of(judged)
+    num_positions = sum(update.num_positions for update in updates)
+    num_real = sum(int(j.batch.mask.sum()) for j in judged)
+    return (
+        {
+            "actor/entropy": tokens.entropy.mean().item(),
+            "actor/grad_norm": mean([update.grad_norm for update in updates]),
+            "actor/pg_loss": mean([update.loss for update in updates]),
+            "health/updates_skipped": sum(update.skipped for update in updates),
+            "cost/learned_tokens": num_real,
+            "cost/learned_positions": num_positions,
+        }
+        | trust_metrics(tokens, judged)
+        | staleness_metrics(tokens)
+        | by_position(tokens)
+        | method_metrics(judged, method)
+    )
+
+
+def trust_metrics(tokens: TokenTable, judged: list[Judged]) -> dict[str, float]:
+    dropped = 1 - tokens.keep
+    rejected = torch.cat([j.batch.row_max(j.decision.keep).squeeze(-1) == 0 for j in judged])
+    metrics = {
+        "trust/mask_frac": dropped.mean().item(),
+        "trust/mask_frac_token": (dropped * (1 - tokens.budget_only)).mean().item(),
+        "trust/mask_frac_budget": (dropped * tokens.budget_only).mean().item(),
+        "trust/seq_rejected_frac": rejected.float().mean().item(),
+        "trust/weight_mean": (tokens.weight * tokens.keep).sum().item() / max(tokens.keep.sum().item(), 1e-12),
+        "trust/div_mean": tokens.divergence.mean().item(),
+        "trust/div_p90": quantile(tokens.divergence, 0.9),
+        "trust/div_max": tokens.divergence.max().item(),
+    }
+    if "delta_b" in judged[0].decision.aux:
+        metrics["trust/delta_b_eff"] = torch.cat([j.decision.aux["delta_b"] for j in judged]).mean().item()
+    return metrics
+
+
+def staleness_metrics(tokens: TokenTable) -> dict[str, float]:
+    l = tokens.log_ratio
+    return {
+        "staleness/k1": (-l).mean().item(),
+        "staleness/k3": (l.expm1() - l).mean().item(),
+        "staleness/ratio_max": l.max().exp().item(),
+        "staleness/ratio_min": l.min().exp().item(),
+    }
+
+
+def by_position(tokens: TokenTable) -> dict[str, float]:
+    metrics = {}
+    for bucket in range(POSITION_BUCKETS):
+        here = tokens.bucket == bucket
+        if not here.any():
+            continue
+        divergence = tokens.divergence[here]
+        highest = divergence.topk(max(1, len(divergence) // 10)).values
+        metrics[f"trust/div_by_pos/{bucket}"] = divergence.mean().item()
+        metrics[f"trust/div_top10_by_pos/{bucket}"] = highest.mean().item()
+        metrics[f"trust/mask_by_pos/{bucket}"] = (1 - tokens.keep[here]).mean().item()
+    return metrics
+
+
+def method_metrics(judged: list[Judged], method: str) -> dict[str, float]:
+    """The rule's own diagnostics: the mean of each key over tokens, or over responses for per-row keys."""
+    metrics = {}
+    for key in judged[0].decision.aux:
+        values = [j.decision.aux[key][j.batch.mask] if j.decision.aux[key].dim() == 2 else j.decision.aux[key] for j in judged]
+        metrics[f"method/{method}/{key}"] = torch.cat(values).float().mean().item()
+    return metrics
+
+
+def mismatch_metrics(engine_logprobs: Tensor, learner_logprobs: Tensor) -> dict[str, float]:
+    """Of the same tokens [N] at equal weights."""
+    l = (learner_logprobs - engine_logprobs).double()
+    mu, pi = engine_logprobs.double().exp(), learner_logprobs.double().exp()
+    return {
+        "mismatch/k1": (-l).mean().item(),
+        "mismatch/k3": (l.expm1() - l).mean().item(),
+        "mismatch/abs_error": l.abs().mean().item(),
+        "mismatch/max_error": l.abs().max().item(),
+        "mismatch/rel_error": l.expm1().abs().mean().item(),
+        "mismatch/pearson": torch.corrcoef(torch.stack([mu, pi]))[0, 1].item(),
+    }
+
+
+def throughput(row: dict[str, float]) -> dict[str, float]:
+    """Rates and shares derived from the sums of the same row."""
+    learner_seconds = sum(row.get(f"time/{stage}", 0.0) for stage in ("forward_backward", "rule", "optimizer", "minibatch_pass"))
+    derived = {}
+    if row.get("time/rollout") and row.get("cost/sampled_tokens"):
+        derived["time/tokens_per_s_rollout"] = round(row["cost/sampled_tokens"] / row["time/rollout"], 1)
+    if learner_seconds and row["cost/learned_tokens"]:
+        derived["time/tokens_per_s_learner"] = round(row["cost/learned_tokens"] / learner_seconds, 1)
+    return derived
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def quantile(values: Tensor, q: float) -> float:
+    """Linear interpolation, without torch.quantile's size limit."""
+    place = q * (len(values) - 1)
+    low = values.kthvalue(int(place) + 1).values.item()
+    high = values.kthvalue(min(int(place) + 2, len(values))).values.item()
+    return low + (place - int(place)) * (high - low)

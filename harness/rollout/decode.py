@@ -1,0 +1,239 @@
+"""The rollout engine on transformers: one batched decode loop with a preallocated KV cache.
+
+Each prompt is encoded once for its whole group; finished rows leave the batch; sampling inverts the cumulative
+distribution with one uniform number per position from the row's own generator, so a response depends on its seed and
+the weights only (up to float rounding, never on the batch around it).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from harness.rollout.records import Rollout, Sampling, pad, uniforms
+
+ALIVE_SHARE = 0.85  # below this share of unfinished rows the cache is compacted
+
+
+class TransformersEngine:
+    """Decodes with the learner's own module when the precision is equal, with a cast copy of it otherwise."""
+
+    full_distribution = True
+
+    def __init__(self, model: nn.Module, stop_ids: list[int], dtype: torch.dtype, max_rows: int):
+        self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
+        self.max_rows = max_rows
+        self.shared = model.dtype == dtype
+        self.model = model if self.shared else copy.deepcopy(model).to(dtype)
+        self.version = 0
+
+    def push(self, model: nn.Module, version: int) -> None:
+        self.version = version
+        if not self.shared:
+            with torch.no_grad():
+                for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+                    mine.copy_(theirs)
+
+    @torch.no_grad()
+    def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
+        group = len(seeds) // len(prompts)
+        per_chunk = max(1, self.max_rows // group)
+        was_training = self.model.training
+        self.model.eval()
+        chunks = []
+        for start in range(0, len(prompts), per_chunk):
+            part = prompts[start : start + per_chunk]
+            chunks.append(self._decode(part, seeds[start * group : (start + len(part)) * group], sampling))
+        self.model.train(was_training)
+        return self._join(prompts, chunks)
+
+    def _decode(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> dict[str, Tensor]:
+        """One chunk of whole groups, from prefill to the last end token."""
+        device, group = self.model.device, len(seeds) // len(prompts)
+        decoder = _Decoder(self.model, prompts, group, sampling.max_response_length)
+        random = uniforms(seeds, sampling.max_response_length).to(device)
+        out = _Recorder(len(seeds), sampling, self.model.config.vocab_size, device)
+        rows = torch.arange(len(seeds), device=device)
+        finished = torch.zeros(len(seeds), dtype=torch.bool, device=device)
+        logits = decoder.prefill()
+        for position in range(sampling.max_response_length):
+            logprobs = torch.log_softmax(logits.float(), -1)
+            token = sample(logprobs, random[rows, position], sampling.temperature, sampling.top_p)
+            out.record(rows, position, token, logprobs, finished)
+            finished |= torch.isin(token, self.stop_ids)
+            if position + 1 == sampling.max_response_length:
+                break
+            num_alive = len(rows) - int(finished.sum())
+            if num_alive == 0:
+                break
+            if num_alive < ALIVE_SHARE * len(rows):
+                alive = (~finished).nonzero().squeeze(-1)
+                rows, token, finished = rows[alive], token[alive], finished[alive]
+                decoder.select(alive)
+            logits = decoder.step(token)
+        out.truncated[rows] = ~finished
+        return out.tensors()
+
+    def _join(self, prompts: list[list[int]], chunks: list[dict[str, Tensor]]) -> Rollout:
+        width = max(chunk["tokens"].shape[1] for chunk in chunks)
+
+        def widen(value: Tensor) -> Tensor:
+            missing = width - value.shape[1]
+            return torch.cat([value, value.new_zeros(len(value), missing, *value.shape[2:])], 1) if missing else value
+
+        names = ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs")
+        merged = {name: torch.cat([widen(chunk[name]) for chunk in chunks]) for name in names}
+        ids, lengths = pad(prompts)
+        return Rollout(
+            prompts=ids,
+            prompt_lengths=lengths,
+            truncated=torch.cat([chunk["truncated"] for chunk in chunks]),
+            weight_version=torch.tensor(self.version),
+            **merged,
+        )
+
+
+class _Decoder:
+    """The model, its cache and its left-padded rows: prefill once per prompt, then one token per row and call."""
+
+    def __init__(self, model: nn.Module, prompts: list[list[int]], group: int, max_new_tokens: int):
+        self.model, self.group = model, group
+        self.ids, lengths = pad(prompts, left=True)
+        self.ids = self.ids.to(model.device)
+        width = self.ids.shape[1]
+        self.mask = torch.arange(width) >= (width - lengths)[:, None]
+        self.mask = self.mask.to(model.device)
+        self.cache = preallocated_cache(model.config, width + max_new_tokens)
+
+    def prefill(self) -> Tensor:
+        """Logits [rows, V] after the prompts, each repeated for its group."""
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
+        out = self.model(
+            self.ids, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, logits_to_keep=1
+        )
+        self.cache.batch_repeat_interleave(self.group)
+        self.mask = self.mask.repeat_interleave(self.group, 0)
+        self.next_position = self.mask.sum(-1, keepdim=True)
+        return out.logits[:, -1].repeat_interleave(self.group, 0)
+
+    def step(self, token: Tensor) -> Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(token), 1)], 1)
+        out = self.model(
+            token[:, None], attention_mask=self.mask, position_ids=self.next_position, past_key_values=self.cache
+        )
+        self.next_position = self.next_position + 1
+        return out.logits[:, -1]
+
+    def select(self, index: Tensor) -> None:
+        self.mask, self.next_position = self.mask[index], self.next_position[index]
+        self.cache.batch_select_indices(index)
+
+
+class _Recorder:
+    """Where a chunk's tokens and log-probs are collected, [rows, T, …]; trimmed to the longest response at the end."""
+
+    def __init__(self, num_rows: int, sampling: Sampling, vocab_size: int, device: torch.device):
+        length, self.k = sampling.max_response_length, min(sampling.top_k, vocab_size)
+        self.whole_vocabulary = self.k == vocab_size
+        self.ids_in_order = torch.arange(vocab_size, device=device)
+        self.tokens = torch.zeros(num_rows, length, dtype=torch.long, device=device)
+        self.mask = torch.zeros(num_rows, length, dtype=torch.bool, device=device)
+        self.logprobs = torch.zeros(num_rows, length, device=device)
+        self.topk_ids = torch.zeros(num_rows, length, self.k, dtype=torch.long, device=device)
+        self.topk_logprobs = torch.zeros(num_rows, length, self.k, device=device)
+        self.truncated = torch.zeros(num_rows, dtype=torch.bool, device=device)
+
+    def record(self, rows: Tensor, position: int, token: Tensor, logprobs: Tensor, finished: Tensor) -> None:
+        """Finished rows that have not left the batch yet write what the mask hides; zeroed at the end."""
+        self.tokens[rows, position] = token
+        self.mask[rows, position] = ~finished
+        self.logprobs[rows, position] = logprobs.gather(-1, token[:, None]).squeeze(-1)
+        if self.whole_vocabulary:
+            self.topk_ids[rows, position] = self.ids_in_order
+            self.topk_logprobs[rows, position] = logprobs
+        elif self.k:
+            self.topk_logprobs[rows, position], self.topk_ids[rows, position] = logprobs.topk(self.k)
+
+    def tensors(self) -> dict[str, Tensor]:
+        width = int(self.mask.sum(-1).max())
+        mask = self.mask[:, :width]
+        names = ("tokens", "logprobs", "topk_ids", "topk_logprobs")
+        cut = {name: getattr(self, name)[:, :width] for name in names}
+        for value in cut.values():
+            value[~mask] = 0
+        return {name: value.cpu() for name, value in (cut | {"mask": mask, "truncated": self.truncated}).items()}
+
+
+def sample(logprobs: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """Token ids [rows] by inverting the cumulative distribution of logprobs [rows, V] at uniform [rows] in [0, 1).
+
+    float64 sums: in float32 the tail of a large vocabulary would vanish.
+    """
+    scaled = logprobs if temperature == 1.0 else torch.log_softmax(logprobs / temperature, -1)
+    probs = scaled.double().exp()
+    if top_p < 1.0:
+        probs = nucleus(probs, top_p)
+    cumulative = probs.cumsum(-1)
+    index = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True)
+    return index.squeeze(-1).clamp(max=probs.shape[-1] - 1)
+
+
+def nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Zero all but the smallest set of most likely tokens whose mass reaches top_p."""
+    ordered, order = probs.sort(-1, descending=True, stable=True)
+    beyond = ordered.cumsum(-1) - ordered >= top_p
+    return torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(beyond, 0.0))
+
+
+class PreallocatedLayer(DynamicLayer):
+    """A layer's keys and values in buffers of full length, written in place and handed out as views."""
+
+    def __init__(self, capacity: int):
+        super().__init__()
+        self.capacity, self.length = capacity, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
+        self.is_initialized = True
+
+    def _buffer(self, states: Tensor) -> Tensor:
+        rows, heads, _, head_dim = states.shape
+        return states.new_empty(rows, heads, self.capacity, head_dim)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[-2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def _replace_rows(self, pick) -> None:
+        for name in ("keys", "values"):
+            used = pick(getattr(self, name)[:, :, : self.length])
+            buffer = self._buffer(used)
+            buffer[:, :, : self.length] = used
+            setattr(self, name, buffer)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if repeats > 1:
+            self._replace_rows(lambda states: states.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._replace_rows(lambda states: states[indices])
+
+
+def preallocated_cache(config, capacity: int) -> DynamicCache:
+    """A cache for models whose layers all attend to the whole prefix; other layer kinds keep transformers' own layers."""
+    cache = DynamicCache(config=config)
+    cache.layers = [PreallocatedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

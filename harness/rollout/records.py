@@ -1,0 +1,101 @@
+"""What the rollout engines take and give. Axes as in methods/base.py: P prompts, G group, B = P·G, T, K."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. Training uses temperature 1, top_p 1; top_k is how many log-probs are recorded, never a truncation."""
+
+    max_response_length: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0  # recorded ids of each position (the whole vocabulary when it is smaller); 0 records none
+
+
+@dataclass
+class Rollout:
+    """B responses to P prompts, prompt-major (row p·G + g). Log-probs are of the untruncated distribution at temperature 1.
+
+    Padded positions hold zeros. A response that ends by itself includes its end token.
+    """
+
+    prompts: Tensor  # [P, longest prompt] int64, right-padded
+    prompt_lengths: Tensor  # [P]
+    tokens: Tensor  # [B, T] int64
+    mask: Tensor  # [B, T] bool, the response mask
+    logprobs: Tensor  # [B, T] float32
+    topk_ids: Tensor  # [B, T, K] int64
+    topk_logprobs: Tensor  # [B, T, K] float32
+    truncated: Tensor  # [B] bool: cut at the length limit
+    weight_version: Tensor  # [] int64: optimizer updates done when this was sampled
+
+    @property
+    def group_size(self) -> int:
+        return len(self.tokens) // len(self.prompts)
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.mask.sum(-1)
+
+    def responses(self) -> list[list[int]]:
+        return [row[mask].tolist() for row, mask in zip(self.tokens, self.mask, strict=True)]
+
+    def select_prompts(self, index: Tensor) -> Rollout:
+        """The responses of some prompts (a slice of P indices), cut to their own longest response."""
+        rows = (index[:, None] * self.group_size + torch.arange(self.group_size)).flatten()
+        width = int(self.lengths[rows].max())
+        picked = {name: getattr(self, name)[rows] for name in ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs")}
+        return Rollout(
+            prompts=self.prompts[index],
+            prompt_lengths=self.prompt_lengths[index],
+            truncated=self.truncated[rows],
+            weight_version=self.weight_version,
+            **{name: value[:, :width].contiguous() for name, value in picked.items()},
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+class RolloutEngine(Protocol):
+    """Samples responses with the weights of the last push."""
+
+    full_distribution: bool  # may top_k cover a whole (small) vocabulary?
+
+    def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
+        """len(seeds) = P·G, prompt-major. A response's random stream depends on its seed alone."""
+
+    def push(self, model: torch.nn.Module, version: int) -> None:
+        """Take the learner's weights; version counts optimizer updates."""
+
+
+def request_seed(run_seed: int, *identity: object) -> int:
+    """64 bits from the run's seed and what the request is: common random numbers for all methods of a sweep.
+
+    >>> request_seed(1, "train", 3, "2024-I-01", 0) == request_seed(1, "train", 3, "2024-I-01", 0)
+    True
+    """
+    digest = hashlib.blake2b(repr((run_seed, *identity)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def uniforms(seeds: list[int], length: int) -> Tensor:
+    """[B, length] float64 in [0, 1): each row from a generator of its own."""
+    rows = [np.random.Generator(np.random.Philox(key=seed)).random(length) for seed in seeds]
+    return torch.from_numpy(np.stack(rows))
+
+
+def pad(rows: list[list[int]], value: int = 0, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Token ids [rows, longest] and their lengths [rows]."""
+    width = max(map(len, rows))
+    filled = [([value] * (width - len(r)) + r) if left else (r + [value] * (width - len(r))) for r in rows]
+    return torch.tensor(filled, dtype=torch.long), torch.tensor([len(r) for r in rows])
