@@ -1,0 +1,96 @@
+r"""Read the integer that an answer states, whatever stands around it.
+
+    "x=204"  "**0204**."  "$204^\circ$"  "\text{204 cm}^2"  "(B) 204"  "２０４。"  "204.0"  "1,204"     an integer
+    "204 or 205"  "2 04"  "204.5"  "\frac{408}{2}"  "\sqrt{204}"  "204\pi"  "2n=204"                  not exactly one
+    ""  "none"  "\pi"                                                                                 no digit
+
+Digits stay a string: Python refuses int() above 4,300 of them. Every pattern runs in linear time.
+"""
+
+import re
+import unicodedata
+
+_SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[A-Za-z_]{1,20}>")
+_RAISED = {ord(c): f"{mark}{i}" for mark, row in (("^", "⁰¹²³⁴⁵⁶⁷⁸⁹"), ("_", "₀₁₂₃₄₅₆₇₈₉")) for i, c in enumerate(row)}
+_MINUS = re.compile(r"[\u2010\u2011\u2012\u2212\ufe63\uff0d]|[\u2013\u2014](?=\s?\d)")
+_WRAPPER = re.compile(
+    r"\\(?:text|math|mbox|hbox|boxed|fbox|bm|bf|rm|it|em|tt|boldsymbol|operatorname|underline|displaystyle|textstyle"
+    r"|left|right|large|Large|quad|qquad|blacksquare|square|Box|checkmark|,|;|:|>|\\| )[a-z]*"
+)
+_SUBSCRIPT = re.compile(r"_(?:\w|\{\w{1,8}\})")
+_GROUPED = re.compile(r"(?<!\d)\d{1,3}(?:,\d{3})+(?!\d)")
+_LENGTH_UNIT = (
+    r"(?:mm|cm|dm|km|m|in|ft|yd|mi|inch(?:es)?|feet|foot|(?:centi|kilo|milli)?met(?:er|re)s?|miles?|yards?|units?)"
+)
+_REWRITES = [
+    (re.compile(r"\\!"), ""),
+    (re.compile(r"\{,\}|(?<=\d)\\,(?=\d{3}(?!\d))"), ","),
+    (re.compile(r"\\([%$#&_()\[\]{}])"), r" \1 "),
+    (re.compile(r"\^ ?\{? ?(?:\\circ|\\degree|°) ?\}?|\\degree\b|\\circ\b"), " ° "),
+    (re.compile(r"\^ ?\{? ?(?:\\(?:text|mathrm|rm) ?)?\{?(?:st|nd|rd|th)\b"), " "),
+    (_WRAPPER, " "),
+    (re.compile(r"\*\*+|__+|`+|\$"), " "),
+    (re.compile(r"[{~]"), ""),
+    (re.compile(r"\}"), " "),
+    (re.compile(rf"(?<![A-Za-z])({_LENGTH_UNIT})\s*\^\s*[23](?!\d)"), r"\1"),
+    (re.compile(r"(?<=[A-Za-z]{2})-(?=[A-Za-z]{2})"), " "),
+    (re.compile(r"(?<!\w)[*_]+(?=\w)|(?<=[^\s*_])[*_]+(?!\w)|[\u220e\u25a0\u25a1]"), " "),
+]
+_NUMBER = re.compile(r"(\d+)(?:\.0*(?!\d))?")
+_OPERATOR = re.compile(r"[+\-*/^_\\<>|~±×÷⁄∙·π]|[\u2200-\u22ff]")
+_ARITHMETIC_WORD = re.compile(
+    r"(?i)\b(?:sqrt|cbrt|log|ln|sin|cos|tan|exp|factorial|choose|mod|squared|cubed|half|dozen|hundred|thousand|million|billion"
+    r"|pi|divided|plus|minus|negative|percent of)\b"
+)
+_ATTACHED_VARIABLE = re.compile(r"(?![mgshlLKCFJNWV])[A-Za-z](?![A-Za-z])")
+
+
+def has_digit(text: str) -> bool:
+    return any(character.isdecimal() for character in text)
+
+
+def read_integer(text: str) -> str | None:
+    """The one integer that `text` states, as canonical digits ("-5", "0", "204"); None if it is not exactly one.
+
+    A left side without a number ("x =", "m + n =") is passed over, and so are units, words and choice letters; an
+    operator, a function or a second number next to it is not.
+    """
+    plain = _plain(text)
+    found = _NUMBER.search(plain)
+    if not found:
+        return None
+    before, after = plain[: found.start()], plain[found.end() :]
+    if re.search(r"\d", after):
+        return None
+    before, after = before.rpartition("=")[2].rstrip(), after.partition("=")[0]
+    sign = ""
+    if before[-1:] in ("+", "-"):
+        before, sign = before[:-1], before[-1].replace("+", "")
+    if _OPERATOR.search(before + " " + after) or _ARITHMETIC_WORD.search(before + " " + after):
+        return None
+    if _ATTACHED_VARIABLE.match(after) or (before and before[-1].isalpha() and not plain[found.start() - 1].isspace()):
+        return None
+    digits = found[1].lstrip("0") or "0"
+    return digits if digits == "0" else sign + digits
+
+
+def _plain(text: str) -> str:
+    """The text in plain characters: invisible ones, special tokens, bold, dollars, wrappers and thousands commas gone."""
+    if not text.isascii():
+        text = _MINUS.sub("-", unicodedata.normalize("NFKC", text.translate(_RAISED)))
+        text = "".join(_ascii(character) for character in text)
+    text = re.sub(r"[\x00-\x1f\x7f ]+", " ", _SPECIAL_TOKEN.sub(" ", text))
+    name, equals, value = text.rpartition("=")
+    text = _SUBSCRIPT.sub("", name) + equals + value
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    return _GROUPED.sub(lambda number: number[0].replace(",", ""), text.strip(" *_"))
+
+
+def _ascii(character: str) -> str:
+    """Decimal digits of any script as 0 to 9; invisible format characters as nothing."""
+    if character.isascii():
+        return character
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "" if unicodedata.category(character) == "Cf" else character

@@ -1,0 +1,137 @@
+"""math-verify in a process of its own, with a deadline for each answer."""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from evals.graders import Grader, kept, unanswered
+from evals.markers import Marker, find_marker
+from evals.records import Grade
+
+WORKER = Path(__file__).with_name("math_verify_worker.py")
+MAX_ANSWER = 1000
+START_SECONDS = 120
+
+
+class Worker:
+    """One running worker process. Its first line says that it is ready."""
+
+    def __init__(self):
+        # -P keeps this package's folder off the module path. A fixed hash seed makes set orders, hence verdicts, repeat.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.process.stdout, selectors.EVENT_READ)
+        self.ready = False
+
+    def wait_ready(self) -> None:
+        if not self.ready and self.receive(START_SECONDS) != "ready":
+            raise RuntimeError(f"the math-verify worker did not start; run {sys.executable} -P {WORKER} to see why")
+        self.ready = True
+
+    def send(self, gold: str, answer: str) -> None:
+        self.process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def receive(self, seconds: float) -> str | None:
+        """The next answer; None if it does not come in time, "died" if the process ended."""
+        if not self.selector.select(seconds):
+            return None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else "died"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.selector.close()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class MathVerifyGrader(Grader):
+    """Compares what the deciding marker holds with the gold by math-verify 0.9; exact string equality needs no process.
+
+    The worker starts with the first answer that needs it and is killed when an answer takes `deadline` seconds; its
+    successor starts while the deadline still runs, so that a bomb costs the deadline and no more. Not for several threads.
+    """
+
+    name = "math_verify"
+    version = "math_verify/1"
+
+    def __init__(self, deadline: float = 2.0):
+        self.deadline = deadline
+        self._worker: Worker | None = None
+        self._spare: Worker | None = None
+
+    def grade_many(self, responses: Sequence[str], answers: Sequence[str], truncated: Sequence[bool]) -> list[Grade]:
+        known: dict[tuple[str, str], Grade] = {}  # the samples of a problem often state the same
+        return [self._grade(known, *one) for one in zip(responses, answers, truncated, strict=True)]
+
+    def _grade(self, known: dict[tuple[str, str], Grade], response: str, answer: str, truncated: bool) -> Grade:
+        marker = find_marker(response)
+        stated = _stated(marker)
+        if not stated:
+            return unanswered(marker, truncated)
+        if (answer, stated) not in known:
+            known[answer, stated] = self._verify(answer.strip(), stated)
+        grade = known[answer, stated]
+        if truncated and not (grade.correct and marker.complete):
+            return Grade("truncated", grade.extracted)
+        return grade
+
+    def _verify(self, gold: str, stated: str) -> Grade:
+        if stated == gold:
+            return Grade("correct", kept(stated))
+        if len(stated) > MAX_ANSWER:
+            return Grade("wrong", kept(stated), "too_long")
+        result = self._ask(gold, stated)
+        if result == "bad_gold":
+            raise ValueError(f"math-verify cannot read the gold answer {gold[:100]!r}: correct the data, or use another grader")
+        verdict, reason = {"unreadable": ("no_answer", "unreadable"), None: ("grader_timeout", "deadline")}.get(result, (result, ""))
+        return Grade(*(("grader_timeout", kept(stated), "died") if result == "died" else (verdict, kept(stated), reason)))
+
+    def _ask(self, gold: str, stated: str) -> str | None:
+        self._worker = self._worker or self._spare or Worker()
+        if self._worker is self._spare:
+            self._spare = None
+        self._worker.wait_ready()
+        start = time.monotonic()
+        self._worker.send(gold, stated)
+        result = self._worker.receive(self.deadline / 4)
+        if result is None:
+            self._spare = self._spare or Worker()
+            result = self._worker.receive(max(0.0, start + self.deadline - time.monotonic()))
+        if result in (None, "died"):
+            self._worker.kill()
+            self._worker = None
+        return result
+
+    def close(self) -> None:
+        for worker in filter(None, (self._worker, self._spare)):
+            worker.kill()
+        self._worker = self._spare = None
+
+    def __del__(self):
+        self.close()
+
+
+def _stated(marker: Marker | None) -> str:
+    r"""What is compared: the marker's content without the dress around it. "$\frac12$." is \frac12."""
+    if marker is None:
+        return ""
+    content = marker.content if marker.content.strip(" *_`$") else marker.below
+    stated = content.strip(" \t*_`").rstrip(".,;。").strip()
+    for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        if len(stated) > len(left + right) and stated.startswith(left) and stated.endswith(right):
+            return stated.removeprefix(left).removesuffix(right).strip().rstrip(".")
+    return stated.strip("$").strip()
