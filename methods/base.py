@@ -87,8 +87,7 @@ class TokenBatch:
         return torch.where(positive, self.ratio.new_tensor(if_true), self.ratio.new_tensor(if_false))
 
     def exclusive_cumsum(self, values: Tensor) -> Tensor:
-        """Σ_{j<t} over valid tokens, 0 for the first."""
-        values = self.masked(values)
+        """Σ_{j<t} of values that are 0 where masked."""
         return values.cumsum(-1) - values
 
     def row_sum(self, values: Tensor) -> Tensor:

@@ -331,7 +331,7 @@ def make_inputs(rng, kind, method, params):
     b, width = rng.randint(1, 3), rng.randint(3, 9) if kind != "long" else 14
     masks = make_mask(rng, kind, b, width)
     fill = lambda make: [[round(make(), 4) if valid else rng.choice(GARBAGE) for valid in mask] for mask in masks]
-    spread = {"extreme": 12.0}.get(kind, 0.35)
+    spread = {"extreme": 25.0}.get(kind, 0.35)
     inputs = {"response_mask": masks, "rollout_logprobs": fill(lambda: -0.01 - rng.expovariate(0.7))}
     drifted = fill(lambda: rng.gauss(0, spread))
     inputs["logprobs"] = [
@@ -495,9 +495,9 @@ def aggregate_cases():
 
 
 def advantage_cases():
-    for seed, groups in enumerate(([0, 0, 0, 0], [3, 1, 3, 1, 1], [5, 2], [0, 0, 0])):
+    for seed, groups in enumerate(([0, 0, 0, 0], [3, 1, 3, 1, 1], [5, 2], [0] * 7)):
         rng = random.Random(f"advantage/{seed}")
-        rewards = [0.1] * 3 if seed == 3 else [rng.choice([0.0, 0.5, 1.0]) for _ in groups]
+        rewards = [1e6 + 0.1] * 7 if seed == 3 else [rng.choice([0.0, 0.5, 1.0]) for _ in groups]
         expected = {"none": [], "std": []}
         for r, g in zip(rewards, groups, strict=True):
             mine = [x for x, h in zip(rewards, groups, strict=True) if h == g]
