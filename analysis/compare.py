@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
@@ -17,17 +17,22 @@ BOOTSTRAP_SEED = 20260610
 
 @dataclass(frozen=True)
 class Contrast:
-    """one − other: its interval, whether it is paired by seed number, and its p-value corrected for the number of comparisons."""
+    """one − other. `interval` stands alone; `together` and `told_apart` hold for all pairs of the comparison at once."""
 
     one: str
     other: str
     interval: Interval
-    paired: bool
-    p_corrected: float
+    together: Interval
+    p_holm: float
+    paired: bool  # by seed number
 
     @property
     def told_apart(self) -> bool:
-        return self.p_corrected < ALPHA
+        return self.together.p_value < ALPHA
+
+    @property
+    def reversed(self) -> Contrast:
+        return Contrast(self.other, self.one, self.interval.reversed, self.together.reversed, self.p_holm, self.paired)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Comparison:
     rule: str
     scores_SP: dict[str, np.ndarray]
     means: dict[str, Interval]  # over seeds, on these problems
-    contrasts: list[Contrast]  # all pairs, Holm-corrected
+    contrasts: list[Contrast]  # all pairs
     ranks: dict[str, tuple[int, int]]
 
     @property
@@ -60,24 +65,12 @@ class Comparison:
 
     def contrast(self, one: str, other: str) -> Contrast:
         """The difference one − other, whichever way round it is stored."""
-        for c in self.contrasts:
-            if (c.one, c.other) == (one, other):
-                return c
-            if (c.one, c.other) == (other, one):
-                flipped = Interval(-c.interval.estimate, c.interval.se, c.interval.df, c.interval.level)
-                return Contrast(one, other, flipped, c.paired, c.p_corrected)
-        raise KeyError((one, other))
-
-    def from_best(self, name: str) -> Contrast:
-        """name − best, its interval and p-value corrected over the comparisons with the best (Bonferroni, so that they agree)."""
-        num = max(1, len(self.means) - 1)
-        c = self.contrast(name, self.best)
-        together = Interval(c.interval.estimate, c.interval.se, c.interval.df, 1 - ALPHA / num)
-        return Contrast(name, self.best, together, c.paired, min(1.0, num * c.interval.p_value))
+        found = next(c for c in self.contrasts if {c.one, c.other} == {one, other})
+        return found if found.one == one else found.reversed
 
     @property
     def not_told_from_best(self) -> list[str]:
-        return [name for name in self.by_mean[1:] if not self.from_best(name).told_apart]
+        return [name for name in self.by_mean[1:] if not self.contrast(name, self.best).told_apart]
 
     @property
     def leaders(self) -> list[str]:
@@ -85,18 +78,12 @@ class Comparison:
         return [self.best, *self.not_told_from_best] if self.means else []
 
 
-def compare(group: GroupScores, rule: str, methods: list[str], against: str | None = None) -> Comparison:
-    """Compare the scored ones of `methods`: all pairs in one Holm family, or only each one with `against`."""
+def compare(group: GroupScores, rule: str, methods: list[str]) -> Comparison:
+    """Compare the scored ones of `methods`, all pairs."""
     names = [name for name in methods if name in group.scored]
     scores = {name: group.selected(name, rule) for name in names}
     means = {name: interval([scores[name]], group.benchmark_P) for name in names}
-    pairs = [pair for pair in combinations(names, 2) if against in (None, *pair)]
-    results = [differ(group, scores, one, other) for one, other in pairs]
-    adjusted = holm([result.p_value for result, _ in results])
-    contrasts = [
-        Contrast(one, other, result, paired, p)
-        for (one, other), (result, paired), p in zip(pairs, results, adjusted, strict=True)
-    ]
+    contrasts = all_pairs(group, scores)
     better = {}
     for c in contrasts:
         winner, loser = (c.one, c.other) if c.interval.estimate > 0 else (c.other, c.one)
@@ -104,9 +91,17 @@ def compare(group: GroupScores, rule: str, methods: list[str], against: str | No
     return Comparison(group, rule, scores, means, contrasts, rank_bounds(names, better))
 
 
-def differ(group: GroupScores, scores: dict[str, np.ndarray], one: str, other: str) -> tuple[Interval, bool]:
-    seeds = group.methods[one].seeds, group.methods[other].seeds
-    return difference(scores[one], scores[other], seeds, group.benchmark_P)
+def all_pairs(group: GroupScores, scores_SP: dict[str, np.ndarray]) -> list[Contrast]:
+    seeds = {name: group.methods[name].seeds for name in scores_SP}
+    pairs = list(combinations(scores_SP, 2))
+    results = [
+        difference(scores_SP[one], scores_SP[other], (seeds[one], seeds[other]), group.benchmark_P) for one, other in pairs
+    ]
+    adjusted = holm([result.p_value for result, _ in results])
+    return [
+        Contrast(one, other, result, replace(result, among=len(scores_SP)), p_holm, paired)
+        for (one, other), (result, paired), p_holm in zip(pairs, results, adjusted, strict=True)
+    ]
 
 
 def pooled_sd(comparison: Comparison, methods: list[str]) -> float:

@@ -1,6 +1,6 @@
 """How often the intervals hold what they promise, by simulation: the table of docs/analysis.md.
 
-    python -m analysis.coverage                     # the published table, some minutes
+    python -m analysis.coverage                     # the published tables, some minutes
     python -m analysis.coverage --replicates 200
 
 A run's score on a problem is problem + method × problem + seed + sampling noise. Sampling is that of 3 × 30 problems with 16
@@ -10,8 +10,9 @@ samples each at 30 % correct, so the sampling sd of a run's summary is about 1.2
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
@@ -61,74 +62,102 @@ class World:
 
 
 def covers(result: Interval, truth: float) -> bool:
-    return Interval(result.estimate - truth, result.se, result.df, result.level).p_value >= 1 - LEVEL
+    return result.low <= truth <= result.high
 
 
-def bootstrap_covers(scores_SP: np.ndarray, truth: float, seed: int) -> bool:
-    means = hierarchical_bootstrap(np.clip(scores_SP, 0, 1), np.full(scores_SP.shape, NUM_SAMPLES), STRATA_P, seed, 200)
-    low, high = percentile_interval(means)
-    return low <= truth <= high
-
-
-def one_replicate(world: World, generator: np.random.Generator) -> dict[str, float]:
-    """Each entry is 1 or 0: did this hold in one simulated sweep of two equal methods?"""
-    scores, truth_M = world.methods(2, generator)
+def contrast(world: World, scores: np.ndarray) -> Interval:
+    """Of the first two methods, as the analysis makes it."""
     seeds = list(range(world.num_seeds))
-    contrast, _ = difference(*scores, (seeds, seeds), STRATA_P)
-    told = contrast.p_value < 1 - LEVEL
+    return difference(scores[0], scores[1], (seeds, seeds), STRATA_P)[0]
+
+
+def intervals(world: World, generator: np.random.Generator) -> dict[str, bool]:
+    """Did this hold in one simulated sweep of two equal methods?"""
+    scores, truth_M = world.methods(2, generator)
+    gap = contrast(world, scores)
     return {
         "mean, these problems": covers(interval([scores[0]], STRATA_P), truth_M[0]),
         "mean, new problems": covers(interval([scores[0]], STRATA_P, "crossed"), 0.0),
-        "difference": covers(contrast, 0.0),
-        "false “A is better”": told and contrast.estimate > 0,
-        "false, either way": told,
+        "difference": covers(gap, 0.0),
+        "false “A is better”": gap.p_value < 1 - LEVEL and gap.estimate > 0,
     }
 
 
-def family_error(world: World, num_methods: int, generator: np.random.Generator) -> bool:
-    """Is any pair of equal methods told apart?"""
-    scores, _ = world.methods(num_methods, generator)
-    seeds = list(range(world.num_seeds))
-    pairs = [(i, j) for i in range(num_methods) for j in range(i)]
-    return min(holm([difference(scores[i], scores[j], (seeds, seeds), STRATA_P)[0].p_value for i, j in pairs])) < 1 - LEVEL
+def plain_bootstrap(world: World, generator: np.random.Generator) -> dict[str, bool]:
+    """The reference that is too narrow: percentiles over seeds, problems and samples, of a mean and of a difference."""
+    scores, truth_M = world.methods(2, generator)
+    counts_SP = np.full(scores[0].shape, NUM_SAMPLES)
+    means = [hierarchical_bootstrap(0.3 + sample, counts_SP, STRATA_P, seed=1, resamples=400) for sample in scores]
+    (low, high), (gap_low, gap_high) = percentile_interval(means[0] - 0.3), percentile_interval(means[0] - means[1])
+    seeds_only = np.random.default_rng(1).integers(world.num_seeds, size=(400, world.num_seeds))
+    seed_low, seed_high = percentile_interval(scores[0].mean(1)[seeds_only].mean(1))
+    return {
+        "mean, seeds only, these problems": seed_low <= truth_M[0] <= seed_high,
+        "mean, new problems": low <= 0.0 <= high,
+        "difference": gap_low <= 0.0 <= gap_high,
+    }
 
 
-def simulate(world: World, replicates: int, seed: int) -> dict[str, float]:
-    """Shares over replicates."""
-    generator = np.random.default_rng([seed, world.num_seeds, round(1000 * world.seed_sd), SHAPES.index(world.shape)])
-    results = [one_replicate(world, generator) for _ in range(replicates)]
-    return {key: float(np.mean([result[key] for result in results])) for key in results[0]}
+def family(num_methods: int) -> Callable:
+    """Is any pair of several equal methods told apart?"""
+
+    def check(world: World, generator: np.random.Generator) -> dict[str, bool]:
+        scores, _ = world.methods(num_methods, generator)
+        gaps = [contrast(world, scores[list(pair)]) for pair in combinations(range(num_methods), 2)]
+        together = [replace(gap, among=num_methods).p_value for gap in gaps]
+        adjusted = holm([gap.p_value for gap in gaps])
+        return {"told apart (all pairs together)": min(together) < 1 - LEVEL, "Holm": min(adjusted) < 1 - LEVEL}
+
+    return check
 
 
-def bootstrap_coverage(world: World, replicates: int, seed: int) -> float:
-    generator = np.random.default_rng([seed, 7, world.num_seeds])
-    hits = []
-    for i in range(replicates):
-        scores, truth_M = world.methods(1, generator)
-        hits.append(bootstrap_covers(scores[0] + 0.3, truth_M[0] + 0.3, i))
-    return float(np.mean(hits))
+def pairing(shift: float) -> Callable:
+    """Power of both tests at a true difference of `shift` sds of a run."""
+
+    def check(world: World, generator: np.random.Generator) -> dict[str, bool]:
+        scores, _ = world.methods(2, generator)
+        sd = SAMPLING_SD * (1 + world.seed_sd**2) ** 0.5
+        one, other = scores[0] + shift * sd, scores[1]
+        return {
+            "Welch": interval([one, other], STRATA_P, "crossed").p_value < 1 - LEVEL,
+            "paired": interval([one - other], STRATA_P, "crossed").p_value < 1 - LEVEL,
+        }
+
+    return check
 
 
-def worlds() -> Iterator[World]:
-    for shape in SHAPES:
-        for num_seeds in SEEDS:
-            for seed_sd in SEED_SD:
-                yield World(num_seeds, seed_sd, shape)
+def simulate(world: World, check: Callable, replicates: int, seed: int) -> dict[str, float]:
+    """Percent of replicates in which each entry of `check` held."""
+    key = [world.num_seeds, *(round(1000 * x) for x in (world.seed_sd, world.interaction, world.correlation))]
+    generator = np.random.default_rng([seed, *key, SHAPES.index(world.shape)])
+    results = [check(world, generator) for _ in range(replicates)]
+    return {name: 100 * float(np.mean([result[name] for result in results])) for name in results[0]}
 
 
-def coverage_table(replicates: int, seed: int) -> Iterator[str]:
-    keys = None
-    for world in worlds():
-        shares = simulate(world, replicates, seed)
-        if keys is None:
-            keys = list(shares)
-            yield "| seed effects | seeds | seed sd / sampling sd | " + " | ".join(keys) + " |"
-            yield "|---" * (3 + len(keys)) + "|"
-        yield (
-            f"| {world.shape} | {world.num_seeds} | {world.seed_sd:g} | "
-            + " | ".join(f"{100 * shares[key]:.1f}" for key in keys)
-            + " |"
-        )
+def table(title: str, cases: list[tuple[World, Callable, str]], replicates: int, seed: int) -> Iterator[str]:
+    """Markdown, a line as soon as it is known."""
+    yield f"\n**{title}** (percent of {replicates:,} simulated sweeps)\n"
+    for i, (world, check, text) in enumerate(cases):
+        shares = simulate(world, check, replicates, seed)
+        if i == 0:
+            yield "| seed effects | seeds | seed sd / sampling sd | | " + " | ".join(shares) + " |"
+            yield "|---" * (4 + len(shares)) + "|"
+        cells = [world.shape, world.num_seeds, f"{world.seed_sd:g}", text, *(f"{share:.1f}" for share in shares.values())]
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def tables(replicates: int, seed: int) -> Iterator[str]:
+    some = replicates // 2
+    everywhere = [(World(n, sd, shape), intervals, "") for shape in SHAPES for n in SEEDS for sd in SEED_SD]
+    yield from table("Intervals at 95 %", everywhere, replicates, seed)
+    interacting = [(World(n, 1.0, interaction=0.1), intervals, "method × problem sd 0.1") for n in SEEDS]
+    correlated = [(World(n, 3.0, correlation=0.5), intervals, "seed correlation 0.5") for n in SEEDS]
+    yield from table("Methods that differ by problem; seeds that two methods share", interacting + correlated, replicates, seed)
+    yield from table("Plain bootstrap, for reference", [(World(n, 3.0), plain_bootstrap, "") for n in SEEDS], some, seed)
+    families = [(World(n, 1.0), family(m), f"{m} equal methods") for m in (2, 3, 7) for n in SEEDS]
+    yield from table("Any false claim in a sweep of equal methods", families, some, seed)
+    powers = [(World(n, 3.0, correlation=c), pairing(3.0), f"correlation {c:g}") for n in (3, 4, 5, 10) for c in (0.0, 0.3, 0.6)]
+    yield from table("Pairing by seed: power at a difference of 3 sds of a run", powers, some, seed)
 
 
 def main() -> None:
@@ -136,7 +165,7 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    for line in coverage_table(options.replicates, options.seed):
+    for line in tables(options.replicates, options.seed):
         print(line, flush=True)
 
 

@@ -73,8 +73,43 @@ def t_power(shift: float, df: float, level: float = 0.95) -> float:
     Conditional on the chi-square in the denominator the numerator is normal; that variable is summed over on a grid.
     """
     critical = t_quantile(0.5 + level / 2, df)
-    spread = (np.arange(1000) + 0.5) / 1000 * (1 + 8 / math.sqrt(2 * df))  # sqrt(chi²/df), midpoints
+    spread, density = chi_grid(df)
+    return float(density @ (normal_cdf(shift - critical * spread) + normal_cdf(-shift - critical * spread)))
+
+
+def chi_grid(df: float) -> tuple[np.ndarray, np.ndarray]:
+    """Values of sqrt(chi²/df) at midpoints, and their probabilities."""
+    spread = (np.arange(1000) + 0.5) / 1000 * (1 + 8 / math.sqrt(2 * df))
     log_density = (df - 1) * np.log(spread) - df * spread**2 / 2
     density = np.exp(log_density - log_density.max())
-    tail = normal_cdf(shift - critical * spread) + normal_cdf(-shift - critical * spread)
-    return float((density * tail).sum() / density.sum())
+    return spread, density / density.sum()
+
+
+@lru_cache
+def normal_range_tail(num_means: int) -> tuple[np.ndarray, np.ndarray]:
+    """(w, P(range of this many standard normals > w)) on a grid: 1 − M ∫ φ(z) [Φ(z) − Φ(z − w)]^(M−1) dz."""
+    table = np.linspace(-9, 9, 9001)
+    phi = normal_cdf(table)
+    width = np.linspace(0, 14, 701)
+    z = (np.arange(800) + 0.5) / 800 * 18 - 9
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    inside = np.interp(z, table, phi) - np.interp(z - width[:, None], table, phi)
+    return width, np.clip(1 - num_means * (density * inside ** (num_means - 1)).sum(1), 0, 1)
+
+
+def range_upper(q: float, num_means: int, df: float) -> float:
+    """P(Q > q) for the studentised range of `num_means` means, as Tukey's and Games and Howell's comparisons use it."""
+    spread, density = chi_grid(df)
+    return float(density @ np.interp(q * spread, *normal_range_tail(num_means)))
+
+
+@lru_cache(maxsize=4096)
+def range_quantile(level: float, num_means: int, df: float) -> float:
+    """q with P(Q ≤ q) = level; bisection."""
+    low, high = 0.0, 8.0
+    while range_upper(high, num_means, df) > 1 - level:
+        low, high = high, 2 * high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if range_upper(middle, num_means, df) > 1 - level else (low, middle)
+    return high

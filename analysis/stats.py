@@ -7,12 +7,12 @@ Strata: an index per problem (its benchmark); the estimate is the mean over stra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from analysis.distributions import normal_cdf, t_power, t_quantile, t_two_sided
+from analysis.distributions import normal_cdf, range_quantile, range_upper, t_power, t_quantile, t_two_sided
 
 LEVEL = 0.95
 MIN_PAIRED = 5
@@ -20,18 +20,26 @@ MIN_PAIRED = 5
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimate with its standard error and degrees of freedom; without a spread to judge by, df is 0 and the bounds are nan."""
+    """Estimate, standard error and degrees of freedom; without a spread to judge by, df is 0 and the bounds are nan.
+
+    `among`: of how many means this is a difference. Bounds and p-value then hold for all their pairs together, by the
+    studentised range (Tukey; Games and Howell for unequal spreads). For two, that is Student's t.
+    """
 
     estimate: float
     se: float
     df: float
-    level: float = LEVEL
+    among: int = 2
 
     @property
     def half_width(self) -> float:
         if not self.df:
             return float("nan")
-        return self.se * t_quantile(0.5 + self.level / 2, self.df)
+        return self.se * (t_quantile(0.5 + LEVEL / 2, self.df) if self.among == 2 else self._range_quantile)
+
+    @property
+    def _range_quantile(self) -> float:
+        return range_quantile(LEVEL, self.among, self.df) / 2**0.5
 
     @property
     def low(self) -> float:
@@ -48,7 +56,12 @@ class Interval:
             return 1.0
         if self.se == 0:
             return float(self.estimate == 0)
-        return t_two_sided(self.estimate / self.se, self.df)
+        t = abs(self.estimate) / self.se
+        return t_two_sided(t, self.df) if self.among == 2 else range_upper(2**0.5 * t, self.among, self.df)
+
+    @property
+    def reversed(self) -> Interval:
+        return replace(self, estimate=-self.estimate)
 
 
 def stratum_weights(strata_P: np.ndarray) -> np.ndarray:
@@ -56,7 +69,7 @@ def stratum_weights(strata_P: np.ndarray) -> np.ndarray:
     return 1.0 / (np.count_nonzero(counts) * counts[strata_P])
 
 
-def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str = "fixed", level: float = LEVEL) -> Interval:
+def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str = "fixed") -> Interval:
     """Interval of mean(samples[0]) − mean(samples[1]), or of mean(samples[0]) alone; samples are [S, P] arrays.
 
     Seeds are random. problems="fixed" speaks about these problems only: t over the runs' summaries (Welch for two samples).
@@ -69,13 +82,13 @@ def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str 
     means = [scores @ weights_P for scores in samples]
     estimate = float(sum(s * m.mean() for s, m in zip(sign, means, strict=False)))
     if any(len(m) < 2 for m in means):
-        return Interval(estimate, float("nan"), 0.0, level)
+        return Interval(estimate, float("nan"), 0.0)
     terms = [(m.var(ddof=1) / len(m), len(m) - 1) for m in means]
     if problems == "crossed":
         terms += problem_terms(samples, strata_P)
     # subtracted terms can push Satterthwaite's formula below the fewest seeds' own degrees of freedom, where it means nothing
     df = max(satterthwaite(terms), min(len(m) for m in means) - 1)
-    return Interval(estimate, float(np.sqrt(sum(value for value, _ in terms))), df, level)
+    return Interval(estimate, float(np.sqrt(sum(value for value, _ in terms))), df)
 
 
 def problem_terms(samples: Sequence[np.ndarray], strata_P: np.ndarray) -> list[tuple[float, float]]:

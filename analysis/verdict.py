@@ -52,12 +52,12 @@ def opening(comparison: Comparison) -> str:
 
 def standing(comparison: Comparison) -> str:
     """Each other method against the one with the highest mean."""
-    tied = comparison.not_told_from_best
+    best, tied = comparison.best, comparison.not_told_from_best
     lower = [name for name in comparison.by_mean[1:] if name not in tied]
     gaps = lambda names: join(f"{label(name)} ({gap(comparison, name)})" for name in names)
     parts = [f"It cannot be told apart from {gaps(tied)}."] if tied else []
     parts += [f"It is higher than {gaps(lower)}."] if lower else []
-    if any(comparison.from_best(name).interval.df for name in comparison.by_mean[1:]):
+    if any(comparison.contrast(name, best).together.df for name in comparison.by_mean[1:]):
         together = " together" if len(comparison.means) > 2 else ""
         parts.append(f"In brackets: their difference to it, with intervals that hold at 95 %{together}.")
     return " ".join(parts)
@@ -65,7 +65,7 @@ def standing(comparison: Comparison) -> str:
 
 def gap(comparison: Comparison, name: str) -> str:
     """Such as: −0.6, from −3.1 to +1.9."""
-    interval = comparison.from_best(name).interval
+    interval = comparison.contrast(name, comparison.best).together
     if not interval.df:
         return f"{signed(interval.estimate)}, no interval from one seed"
     return f"{signed(interval.estimate)}, from {signed(interval.low)} to {signed(interval.high)}"

@@ -47,7 +47,7 @@ def fig_pairwise(results: Results) -> Plot | Missing:
         return Missing("Differences between methods", "two methods with finished, evaluated runs", SWEEP)
     widest = max(len(panel.rows) for panel in panels)
     columns = 2 if len(panels) > 1 and widest <= 5 else 1
-    notes = ["* told apart (Holm over all pairs, 5 %)."]
+    notes = ["* told apart (5 %, all pairs together)."]
     return Plot("Differences between methods", panels, notes, columns, wide=widest > 5)
 
 

@@ -43,10 +43,6 @@ def significant(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else minus(f"{value:.1e}")
 
 
-def p_text(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
 def seed_counts(method: Method, group: GroupScores) -> str:
     """Empty when every seed of the group is scored, else such as "2/3 seeds: 1 running"."""
     expected = len(group.seeds)

@@ -9,6 +9,7 @@ from analysis.results import Results
 from analysis.runs import differing
 from analysis.scores import SELECTION_RULES, GroupScores
 from analysis.stats import (
+    holm,
     interval,
     iqm,
     percentile_interval,
@@ -20,7 +21,6 @@ from analysis.tables.cells import (
     NONE,
     emphasis,
     interval_values,
-    p_text,
     plain_cell,
     plus_minus,
     points,
@@ -31,9 +31,7 @@ from analysis.tables.cells import (
 from analysis.tables.published import published_columns
 from analysis.tables.record import Cell, Table, ids
 
-DAGGER_NOTE = (
-    "Best in bold, second underlined. † cannot be told apart from the best (two-sided 5 % over all comparisons with the best)."
-)
+DAGGER_NOTE = "Best in bold, second underlined. † cannot be told apart from the best (5 %, all pairs of the column together)."
 NEW_SEEDS = 3  # the prediction interval is for the mean of this many further runs
 
 
@@ -183,10 +181,12 @@ def table_pairwise(results: Results) -> Table:
         comparison = results.comparison(group)
         prefix = "" if len(results.groups) == 1 else f"{results.group_label(group)}: "
         rows += [(f"{prefix}{label(c.one)} − {label(c.other)}", pair_cells(comparison, c)) for c in comparison.contrasts]
-    columns = ["difference", "95 % interval", "p (Holm)", "told apart", "P(improvement)", "test", "plain bootstrap"]
+    columns = ["difference", "95 % interval", "95 % all pairs together", "told apart", "p alone", "p together", "p (Holm)"]
+    columns += ["P(improvement)", "test", "plain bootstrap"]
     notes = [
-        "Points. The interval of each pair stands alone; p is corrected over all pairs of the group (Holm). Problems are crossed "
-        "with seeds and compared one by one; seeds are paired from five common seeds on, Welch's t below (docs/analysis.md).",
+        "Points. Problems are crossed with seeds and compared one by one; seeds are paired from five common seeds on, Welch's t "
+        "below (docs/analysis.md). Together: studentised range over all pairs of the group (Games and Howell); told apart: that "
+        "interval leaves out zero. Holm: step-down correction of the p-values alone.",
         "P(improvement): chance that a run of the first beats a run of the second on a benchmark. "
         "Plain bootstrap: too narrow for few seeds, for reference only.",
     ]
@@ -201,14 +201,19 @@ def pair_cells(comparison: Comparison, c: Contrast) -> list[Cell]:
     cells = [
         Cell(signed(c.interval.estimate), interval_values(c.interval)),
         span_cell(c.interval.low, c.interval.high, signed),
-        p_cell(c),
+        span_cell(c.together.low, c.together.high, signed),
         Cell("yes" if c.told_apart else "no", {"told_apart": c.told_apart}),
+        *(p_cell(p) for p in (c.interval.p_value, c.together.p_value, c.p_holm)),
         Cell(f"{wins:.2f}", {"value": wins}),
         Cell("paired t" if c.paired else "Welch's t"),
         span_cell(low, high, signed) if min(len(one), len(other)) > 1 else NONE,
     ]
     run_ids = group.methods[c.one].run_ids + group.methods[c.other].run_ids
     return [Cell(cell.text, cell.values, run_ids) for cell in cells]
+
+
+def p_cell(p: float) -> Cell:
+    return Cell("< 0.001" if p < 0.001 else f"{p:.2g}", {"p": p})
 
 
 def table_ablations(results: Results) -> Table:
@@ -232,11 +237,13 @@ def ablation_rows(results: Results, group: GroupScores, base: str) -> list[tuple
     variants = results.variants(group, base)
     if not variants:
         return []
-    comparison = compare(group, results.rule, [base, *variants], against=base)
+    comparison = compare(group, results.rule, [base, *variants])
+    gaps = {name: comparison.contrast(name, base) for name in variants if {name, base} <= comparison.means.keys()}
+    p_values = dict(zip(gaps, holm([c.interval.p_value for c in gaps.values()]), strict=True))
     rows = [(row_label(results, group, base), [NONE, plain_cell(base, comparison), NONE, NONE, NONE])]
     for name in variants:
-        cells = [Cell(changes(group, base, name)), plain_cell(name, comparison), *variant_cells(comparison, base, name)]
-        rows.append((row_label(results, group, name), cells))
+        gap = gap_cells(comparison, gaps[name], p_values[name]) if name in gaps else [NONE] * 3
+        rows.append((row_label(results, group, name), [Cell(changes(group, base, name)), plain_cell(name, comparison), *gap]))
     return rows
 
 
@@ -246,17 +253,8 @@ def changes(group: GroupScores, base: str, variant: str) -> str:
     return ", ".join(f"{key}: {settings[0].get(key)} → {settings[1].get(key)}" for key in differing(settings))
 
 
-def variant_cells(comparison: Comparison, base: str, name: str) -> list[Cell]:
+def gap_cells(comparison: Comparison, c: Contrast, p_holm: float) -> list[Cell]:
     """Difference, interval and p of a variant against its base."""
-    if name not in comparison.means or base not in comparison.means:
-        return [NONE] * 3
-    c = comparison.contrast(name, base)
-    run_ids = ids(comparison.group.methods[name].runs + comparison.group.methods[base].runs)
+    run_ids = ids(comparison.group.methods[c.one].runs + comparison.group.methods[c.other].runs)
     cells = [Cell(signed(c.interval.estimate), interval_values(c.interval)), span_cell(c.interval.low, c.interval.high, signed)]
-    return [Cell(cell.text, cell.values, run_ids) for cell in [*cells, p_cell(c)]]
-
-
-def p_cell(c: Contrast) -> Cell:
-    return Cell(
-        p_text(c.p_corrected).removeprefix("p ").removeprefix("= "), {"p_holm": c.p_corrected, "p_raw": c.interval.p_value}
-    )
+    return [Cell(cell.text, cell.values, run_ids) for cell in [*cells, p_cell(p_holm)]]

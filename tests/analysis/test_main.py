@@ -99,8 +99,8 @@ def test_mixed_settings_are_red_in_every_output(tmp_path):
 def test_verdict_in_words(results):
     text = verdict(results)
     assert "CPPO has the highest mean, 70.8 ± 10.4 points over 3 seeds." in text
-    assert "It cannot be told apart from DPPO (−2.1" in text
-    assert "It is higher than GRPO (−18.8" in text and "CISPO (−63.9" in text
+    assert "It cannot be told apart from DPPO (−2.1" in text and "and GRPO (−18.8" in text
+    assert "It is higher than CISPO (−63.9" in text
     assert "CISPO: collapse 3/3 @ 11–13." in text
     assert "Not complete: DPPO has 2/3 seeds: 1 missing." in text
 

@@ -1,11 +1,13 @@
 """Statistics against scipy, closed forms and hand-worked cases."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from analysis import stats
-from analysis.coverage import STRATA_P, World, covers, family_error, one_replicate
+from analysis.coverage import STRATA_P, World, covers, family, intervals, plain_bootstrap, simulate
 from analysis.distributions import betainc, t_power, t_quantile, t_two_sided
 
 ONE = np.zeros(6, dtype=int)  # six problems, one benchmark
@@ -186,25 +188,41 @@ def test_power_agrees_with_simulation(num_seeds):
 @pytest.mark.parametrize("world", [World(3, 1.0), World(5, 0.3)])
 def test_coverage_in_small(world):
     """The published table in small: 300 sweeps, so bounds are three standard errors wide."""
-    generator = np.random.default_rng(1)
-    hits = [one_replicate(world, generator) for _ in range(300)]
-    share = {key: np.mean([hit[key] for hit in hits]) for key in hits[0]}
-    assert share["mean, these problems"] > 0.91 and share["difference"] > 0.91
-    assert share["mean, new problems"] > 0.91 and share["false “A is better”"] < 0.06
+    share = simulate(world, intervals, 300, seed=1)
+    assert min(share["mean, these problems"], share["mean, new problems"], share["difference"]) > 91
+    assert share["false “A is better”"] < 6
 
 
-def test_a_problem_blind_interval_would_fail_the_same_check():
-    """The check has teeth: with problems only as the source of noise, seeds ignored, coverage falls far below."""
+def test_the_coverage_check_has_teeth():
+    """It finds the plain bootstrap of three seeds too narrow."""
+    assert simulate(World(3, 3.0), plain_bootstrap, 150, seed=1)["mean, seeds only, these problems"] < 85
+
+
+def test_ignoring_seeds_would_be_found_out():
+    """With problems as the only source of noise, coverage falls far below what is claimed."""
     world, generator = World(3, 5.0), np.random.default_rng(2)
     hits = []
     for _ in range(200):
         sample, truth = world.methods(1, generator)
         problems_only = stats.interval([sample[0].T], np.zeros(3, dtype=int))  # problems take the place of seeds
         hits.append(covers(problems_only, truth[0]))
-    assert np.mean(hits) < 0.9
-    assert len(STRATA_P) == 90
+    assert np.mean(hits) < 0.9 and len(STRATA_P) == 90
 
 
-def test_family_error_is_held():
-    generator = np.random.default_rng(3)
-    assert np.mean([family_error(World(3, 1.0), 4, generator) for _ in range(150)]) < 0.1
+def test_false_claims_in_a_family_are_held():
+    share = simulate(World(3, 1.0), family(4), 150, seed=1)
+    assert max(share.values()) < 12
+
+
+def test_comparisons_together_are_the_studentised_range():
+    one, other = scores(1, 4), scores(2, 4)
+    alone = stats.interval([one, other], ONE)
+    together = replace(alone, among=5)
+    statistic = 2**0.5 * abs(alone.estimate) / alone.se
+    assert together.p_value == pytest.approx(scipy.stats.studentized_range.sf(statistic, 5, alone.df), abs=1e-4)
+    assert together.half_width == pytest.approx(
+        alone.se * scipy.stats.studentized_range.ppf(0.95, 5, alone.df) / 2**0.5, rel=1e-4
+    )
+    assert together.reversed.low == pytest.approx(-together.high)
+    assert replace(alone, among=2) == alone
+    assert alone.p_value == pytest.approx(scipy.stats.studentized_range.sf(statistic, 2, alone.df), abs=1e-4)

@@ -34,7 +34,7 @@ def test_main_table_is_exactly_this(results):
     table = TABLES["table1"](results)
     assert table.columns == ["chain"]
     assert texts(table) == {
-        "GRPO": ["52.1 ± 5.2"],
+        "GRPO": ["52.1 ± 5.2†"],
         "CISPO": ["6.9 ± 3.0 (collapse 3/3 @ 11–13)"],
         "DPPO": ["68.8 ± 26.5† (2/3 seeds: 1 missing)"],
         "CPPO": ["70.8 ± 10.4"],
