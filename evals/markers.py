@@ -5,11 +5,13 @@ and an empty box after a full one leaves no answer.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_ANSWER = re.compile(r"(?i)\banswer[\s*_`})\]]{0,8}[:：]")
+_BOX = re.compile(r"\\boxed\s*\{")
+_ANSWER = re.compile(r"\b(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：]")
+_WORD = re.compile(r"\w")
 _LINE_END = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]")
 
 
@@ -36,11 +38,20 @@ def last_box(text: str) -> str | None:
     return box.content if box else None
 
 
+def _backwards(text: str, *words: str) -> Iterator[int]:
+    """Where the words stand, last first. Each stretch of text is searched once for each word."""
+    places = {word: text.rfind(word) for word in words}
+    while (place := max(places.values())) >= 0:
+        yield place
+        word = next(word for word in words if places[word] == place)
+        places[word] = text.rfind(word, 0, place)
+
+
 def _find_box(text: str) -> Marker | None:
     # A box that is still open at `end` keeps every box around it open too, so an earlier one must close before it:
     # each character is scanned once.
     end = len(text)
-    while (start := max(text.rfind("\\boxed", 0, end), text.rfind("\\fbox", 0, end))) >= 0:
+    for start in _backwards(text, "\\boxed"):
         opening = _BOX.match(text, start)
         close = _closing_brace(text, opening.end(), end) if opening else None
         if close is not None:
@@ -59,12 +70,15 @@ def _closing_brace(text: str, start: int, end: int) -> int | None:
 
 
 def _find_line(text: str) -> Marker | None:
-    last = None
-    for last in _ANSWER.finditer(text):
-        pass
+    found = (_ANSWER.match(text, start) for start in _backwards(text, "answer", "Answer", "ANSWER"))
+    last = next(filter(None, found), None)
     if last is None:
         return None
     line_end = _LINE_END.search(text, last.end())
     end = line_end.start() if line_end else len(text)
-    below = next((line for line in text[end : end + 2000].splitlines() if re.search(r"\w", line)), "")
-    return Marker(last.start(), text[last.end() : end], line_end is not None, below)
+    return Marker(last.start(), text[last.end() : end], line_end is not None, _next_line(text, end))
+
+
+def _next_line(text: str, end: int) -> str:
+    """The next line with a letter or digit, looked for in the next 2,000 characters."""
+    return next((line for line in text[end : end + 2000].splitlines() if _WORD.search(line)), "")

@@ -16,6 +16,13 @@ from evals.records import Grade
 WORKER = Path(__file__).with_name("math_verify_worker.py")
 MAX_ANSWER = 1000
 START_SECONDS = 120
+_OUTCOMES = {
+    "correct": ("correct", ""),
+    "wrong": ("wrong", ""),
+    "unreadable": ("no_answer", "unreadable"),
+    "died": ("grader_timeout", "died"),  # out of memory, say
+    None: ("grader_timeout", "deadline"),
+}
 
 
 class Worker:
@@ -97,8 +104,8 @@ class MathVerifyGrader(Grader):
         result = self._ask(gold, stated)
         if result == "bad_gold":
             raise ValueError(f"math-verify cannot read the gold answer {gold[:100]!r}: correct the data, or use another grader")
-        verdict, reason = {"unreadable": ("no_answer", "unreadable"), None: ("grader_timeout", "deadline")}.get(result, (result, ""))
-        return Grade(*(("grader_timeout", kept(stated), "died") if result == "died" else (verdict, kept(stated), reason)))
+        verdict, reason = _OUTCOMES[result]
+        return Grade(verdict, kept(stated), reason)
 
     def _ask(self, gold: str, stated: str) -> str | None:
         self._worker = self._worker or self._spare or Worker()

@@ -13,7 +13,7 @@ from evals.markers import last_box
 from evals.prompts import untemplate
 from evals.records import Problem
 
-__all__ = ["Problem", "deduplicate", "fingerprint", "normalise", "read_problems", "read_rows", "text_hash"]
+__all__ = ["Problem", "deduplicate", "fingerprint", "json_lines", "normalise", "read_problems", "read_rows", "text_hash"]
 
 TEXT_COLUMNS = ("problem", "question", "prompt")
 ANSWER_COLUMNS = ("answer", "final_answer", "expected_answer", "ground_truth", "reward_model", "solution")
@@ -44,7 +44,7 @@ def read_problems(path: str | Path, allow_duplicates: bool = False) -> list[Prob
 def read_rows(path: str | Path) -> list[Problem]:
     """Every row of a .jsonl or .parquet file as a problem, repeated ones included."""
     path = Path(path)
-    readers = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    readers = {".jsonl": json_lines, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise ValueError(f"cannot read {path}: expected a .jsonl or .parquet file")
     if not path.is_file():
@@ -88,7 +88,8 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(normalise(text).encode()).hexdigest()[:16]
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) for each line that is not blank; a line that does not parse is named."""
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
