@@ -1,4 +1,4 @@
-"""Cumulative Prefix-divergence Policy Optimization, arXiv 2606.10968: a token cap and a prefix budget, per response.
+"""Cumulative Prefix-divergence Policy Optimization, arXiv 2606.10968, Eqs. 8–11: a token cap and a prefix budget.
 
     w_t = 1 − (1 − w_min)(t − 1)/(T − 1),  Z_t = w_t D_t,  S_{t−1} = Σ_{j<t} Z_j,  W_{t−1} = Σ_{j<t} w_j
     c_t = min(δ, δ + δ_b W_{t−1} − S_{t−1})
@@ -6,7 +6,7 @@
 
 The sums include every valid token: kept, dropped, inward and A = 0 alike. c_t may be negative: then no outward token passes.
 δ_b is fixed, or set per response to the 0.9 quantile of D_1 … D_T clamped to [δ_b_min, 2 δ_b_min] (`adaptive`).
-The soft gate replaces M_t on outward tokens by min(1, 1/x_t), x_t = max(Z_t/δ, S_t/(δ + δ_b W_{t−1})).
+The soft gate (appendix C) replaces M_t on outward tokens by min(1, 1/x_t), x_t = max(Z_t/δ, S_t/(δ + δ_b W_{t−1})).
 
 `length`: T is the response's own length (`response`, the paper and the default), or the width that responses are padded
 to (`padded`, verl's contribution: w_i = w_min + (1 − w_min)(L − i)/(L − 1) at column i), which leaves w_min nearly inactive

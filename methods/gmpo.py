@@ -1,4 +1,4 @@
-"""Geometric-Mean Policy Optimization, arXiv 2507.20673, Eq. 4 with token-level clipping.
+"""Geometric-Mean Policy Optimization, arXiv 2507.20673, with token-level clipping.
 
 l_t = log ρ_t;  l̃_t = min(l_t, ε_high) if A > 0, max(l_t, −ε_low) if A < 0;  R = exp(mean_t l̃_t);  J = E[R A].
 ∇R = R · mean_t ∇l̃_t, and ∇l̃_t vanishes where the clip binds: each token's weight is R under seq-mean-token-mean, and clipped

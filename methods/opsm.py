@@ -1,4 +1,4 @@
-"""Off-Policy Sequence Masking, DeepSeek-V3.2 (arXiv 2512.02556), Eq. 9, combined with a clip.
+"""Off-Policy Sequence Masking, DeepSeek-V3.2 (arXiv 2512.02556), combined with a clip.
 
 M = 0 if A < 0 and mean_t (log μ − log π) > δ, else 1: a bad response that the learner has moved away from teaches nothing more.
 """
@@ -13,7 +13,7 @@ from methods.grpo import GRPO
 
 @dataclass
 class OPSM(Rule):
-    """Off-Policy Sequence Masking: Clip-Higher, and responses with A < 0 and mean(log μ − log π) > δ dropped whole."""
+    """Off-Policy Sequence Masking: weight ρ, Clip-Higher, responses with A < 0 and mean(log μ − log π) > δ dropped whole."""
 
     scope = "response"
 
