@@ -28,8 +28,8 @@ class Marker:
 
 def find_marker(response: str) -> Marker | None:
     """The deciding marker of a response, None without one. Linear in the response's length."""
-    box, line = _find_box(response), _find_line(response)
-    return max((marker for marker in (box, line) if marker), key=lambda marker: marker.start, default=None)
+    box = _find_box(response)
+    return _find_line(response, box.start if box else 0) or box
 
 
 def last_box(text: str) -> str | None:
@@ -38,13 +38,13 @@ def last_box(text: str) -> str | None:
     return box.content if box else None
 
 
-def _backwards(text: str, *words: str) -> Iterator[int]:
-    """Where the words stand, last first. Each stretch of text is searched once for each word."""
-    places = {word: text.rfind(word) for word in words}
+def _backwards(text: str, *words: str, low: int = 0) -> Iterator[int]:
+    """Where the words stand at or after `low`, last first. Each stretch of text is searched once for each word."""
+    places = {word: text.rfind(word, low) for word in words}
     while (place := max(places.values())) >= 0:
         yield place
         word = next(word for word in words if places[word] == place)
-        places[word] = text.rfind(word, 0, place)
+        places[word] = text.rfind(word, low, place)
 
 
 def _find_box(text: str) -> Marker | None:
@@ -69,8 +69,8 @@ def _closing_brace(text: str, start: int, end: int) -> int | None:
     return None
 
 
-def _find_line(text: str) -> Marker | None:
-    found = (_ANSWER.match(text, start) for start in _backwards(text, "answer", "Answer", "ANSWER"))
+def _find_line(text: str, low: int) -> Marker | None:
+    found = (_ANSWER.match(text, start) for start in _backwards(text, "answer", "Answer", "ANSWER", low=low))
     last = next(filter(None, found), None)
     if last is None:
         return None
