@@ -14,6 +14,7 @@ from harness.store import RunFolder, now, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
+Train = Callable[[RunPlan, "StopRequest"], str]
 BUSY = "busy"  # another live process owns the folder
 
 
@@ -38,8 +39,11 @@ class StopRequest:
         log.warning("%s: stopping after this step (Ctrl-C again to stop at once)", self.signalled)
 
 
-def attempt(plan: RunPlan, train: Callable[[RunPlan, StopRequest], str], stop: StopRequest) -> str:
-    """Run `train` inside the plan's folder and return the state it ends in: a terminal one, "preempted" or BUSY."""
+def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None = None) -> str:
+    """Run `train` inside the plan's folder and return the state it ends in: a terminal one, "preempted" or BUSY.
+
+    `launch` names the sweep that asked; it is stored so that one sweep does not try a failing run twice.
+    """
     folder = plan.folder
     if folder.finished:
         return folder.state
@@ -47,14 +51,14 @@ def attempt(plan: RunPlan, train: Callable[[RunPlan, StopRequest], str], stop: S
         return BUSY
     try:
         plan.check_folder()
-        return _owned(plan, folder, train, stop)
+        return _owned(plan, folder, train, stop, launch)
     finally:
         folder.lock.release()
 
 
-def _owned(plan: RunPlan, folder: RunFolder, train: Callable, stop: StopRequest) -> str:
+def _owned(plan: RunPlan, folder: RunFolder, train: Train, stop: StopRequest, launch: str | None) -> str:
     before = folder.read_status() or {}
-    begin(plan, folder, before)
+    begin(plan, folder, before, launch)
     started, spent = time.monotonic(), before.get("seconds", 0.0)
     state, reason = "failed", None
     try:
@@ -77,7 +81,7 @@ def _owned(plan: RunPlan, folder: RunFolder, train: Callable, stop: StopRequest)
     return state
 
 
-def begin(plan: RunPlan, folder: RunFolder, before: dict) -> None:
+def begin(plan: RunPlan, folder: RunFolder, before: dict, launch: str | None) -> None:
     if not folder.read_config():
         write_json(folder.path / "config.json", plan.record())
     folder.update_status(
@@ -97,5 +101,6 @@ def begin(plan: RunPlan, folder: RunFolder, before: dict) -> None:
         ended=None,
         data_fingerprints=plan.data_fingerprints,
         collapse_step=None,
+        launch=launch,
         **provenance(),
     )

@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,17 +82,22 @@ def append_rows(path: Path, rows: list[dict]) -> None:
 
 
 def read_rows(path: Path, key: tuple[str, ...]) -> list[dict]:
-    """Rows in order of their step; of several rows with one key the last wins; half-written lines are passed over."""
-    rows = {}
+    """All rows of a JSON Lines file as `parse_rows` sees them; none if it does not exist."""
     if not path.exists():
         return []
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                rows[tuple(row[name] for name in key)] = row
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
+        return parse_rows(file, key)
+
+
+def parse_rows(lines: Iterable[str], key: tuple[str, ...]) -> list[dict]:
+    """Rows in order of their step; of several rows with one key the last wins; half-written lines are passed over."""
+    rows = {}
+    for line in lines:
+        try:
+            row = json.loads(line)
+            rows[tuple(row[name] for name in key)] = row
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
     return sorted(rows.values(), key=lambda row: row["step"])
 
 
@@ -117,20 +122,24 @@ class RunFolder:
     def rows(self, name: str) -> list[dict]:
         return read_rows(self.path / f"{name}.jsonl", ROW_KEYS[name])
 
+    def tail(self, name: str, count: int) -> list[dict]:
+        """The last `count` rows, read from the file's end: cheap on long runs."""
+        path, rows, size = self.path / f"{name}.jsonl", [], 1 << 16
+        if not path.exists():
+            return []
+        total = path.stat().st_size
+        while True:
+            with open(path, "rb") as file:
+                file.seek(max(0, total - size))
+                rows = parse_rows(file.read().decode(errors="replace").splitlines(), ROW_KEYS[name])
+            if len(rows) >= count or size >= total:
+                return rows[-count:]
+            size *= 4
+
     def last_step(self) -> int:
-        """The last step with a metrics row (0 when there is none), from the file's tail: cheap on long runs."""
-        try:
-            with open(self.path / "metrics.jsonl", "rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
-                lines = file.read().splitlines()
-        except FileNotFoundError:
-            return 0
-        for line in reversed(lines):
-            try:
-                return json.loads(line)["step"]
-            except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
-                continue
-        return 0
+        """The last step with a metrics row; 0 when there is none."""
+        rows = self.tail("metrics", 1)
+        return rows[-1]["step"] if rows else 0
 
     @property
     def state(self) -> str:

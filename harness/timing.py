@@ -10,6 +10,7 @@ from contextlib import contextmanager
 class Timer:
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
+        self.created = time.perf_counter()
 
     @contextmanager
     def __call__(self, stage: str):
@@ -20,4 +21,5 @@ class Timer:
             self.seconds[stage] += time.perf_counter() - start
 
     def metrics(self) -> dict[str, float]:
-        return {f"time/{stage}": round(seconds, 6) for stage, seconds in self.seconds.items()}
+        stages = {f"time/{stage}": round(seconds, 6) for stage, seconds in self.seconds.items()}
+        return stages | {"time/step": round(time.perf_counter() - self.created, 6)}

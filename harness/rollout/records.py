@@ -49,18 +49,23 @@ class Rollout:
     def responses(self) -> list[list[int]]:
         return [row[mask].tolist() for row, mask in zip(self.tokens, self.mask, strict=True)]
 
-    def select_prompts(self, index: Tensor) -> Rollout:
-        """The responses of some prompts (a slice of P indices), cut to their own longest response."""
-        rows = (index[:, None] * self.group_size + torch.arange(self.group_size)).flatten()
-        width = int(self.lengths[rows].max())
-        picked = {name: getattr(self, name)[rows] for name in ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs")}
+    def prompts_between(self, start: int, stop: int) -> Rollout:
+        """The responses of prompts start … stop − 1, cut to their own longest response."""
+        rows = slice(start * self.group_size, stop * self.group_size)
+        width = max(int(self.lengths[rows].max()), 1)
+        names = ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs")
         return Rollout(
-            prompts=self.prompts[index],
-            prompt_lengths=self.prompt_lengths[index],
+            prompts=self.prompts[start:stop],
+            prompt_lengths=self.prompt_lengths[start:stop],
             truncated=self.truncated[rows],
             weight_version=self.weight_version,
-            **{name: value[:, :width].contiguous() for name, value in picked.items()},
+            **{name: getattr(self, name)[rows, :width].contiguous() for name in names},
         )
+
+    def split(self, num_parts: int) -> list[Rollout]:
+        """Parts of equally many prompts, in order."""
+        size = len(self.prompts) // num_parts
+        return [self.prompts_between(i * size, (i + 1) * size) for i in range(num_parts)]
 
     def tensors(self) -> dict[str, Tensor]:
         return {f.name: getattr(self, f.name) for f in fields(self)}

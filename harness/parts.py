@@ -1,0 +1,138 @@
+"""The working parts of one run, made from its settings and put back to where its last checkpoint stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+
+from evals import benchmarks
+from evals.graders import Grader, make_grader
+from harness.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    model_tensors,
+    optimizer_tensors,
+    restore_model,
+    restore_optimizer,
+    save_checkpoint,
+)
+from harness.collapse import Breach, evaluation_means, first_breach
+from harness.config import Config
+from harness.evaluation import Question, eval_rows, evaluate, save_samples
+from harness.identity import RunPlan
+from harness.learner import Learner
+from harness.model import encode_prompt, load_model, load_tokenizer, stop_token_ids
+from harness.rollout.queue import RolloutQueue
+from harness.rollout.records import Rollout, RolloutEngine
+from harness.store import RunFolder
+
+
+@dataclass
+class Parts:
+    plan: RunPlan
+    model: nn.Module
+    tokenizer: object
+    engine: RolloutEngine
+    learner: Learner
+    queue: RolloutQueue
+    reward_grader: Grader
+    eval_grader: Grader
+    questions: list[Question]
+    done: int  # steps completed
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.plan.folder
+
+    def rewards(self, step: int, rollout: Rollout) -> torch.Tensor:
+        """[B] 1 for a correct response, else 0."""
+        answers = [problem.answer for problem in self.queue.problems(step) for _ in range(rollout.group_size)]
+        texts = self.tokenizer.batch_decode(rollout.responses(), skip_special_tokens=True)
+        grades = self.reward_grader.grade_many(texts, answers, rollout.truncated.tolist())
+        return torch.tensor([float(grade.correct) for grade in grades])
+
+    def evaluate(self, step: int) -> None:
+        samples = evaluate(
+            self.engine, self.questions, self.tokenizer, self.eval_grader, self.config.eval, self.config.seed, step
+        )
+        if self.config.record.samples:
+            save_samples(self.folder, samples, step, self.eval_grader.version)
+        self.folder.append("evals", eval_rows(samples, step, self.eval_grader.version))
+
+    def save(self, step: int) -> None:
+        checkpoint = Checkpoint(
+            step,
+            self.learner.num_updates,
+            model_tensors(self.model),
+            optimizer_tensors(self.model, self.learner.optimizer),
+            self.queue.waiting,
+        )
+        save_checkpoint(self.folder.path / "checkpoints", checkpoint, self.config.checkpoint.keep_last)
+
+    def breach(self) -> Breach | None:
+        """The first breach of the collapse rule so far, from what is stored."""
+        thresholds = vars(self.config.train.collapse)
+        evaluations = evaluation_means(self.folder.rows("evals"))
+        return first_breach(self.folder.rows("metrics"), evaluations, thresholds, self.config.train.steps)
+
+
+def build(plan: RunPlan) -> Parts:
+    config = plan.config
+    tokenizer = load_tokenizer(config.model.path, config.model.revision)
+    model = load_model(config.model)
+    learner = Learner(model, config.method, config.train, config.rollout.max_response_length)
+    engine = make_engine(config, model, tokenizer)
+    parts = Parts(
+        plan,
+        model,
+        tokenizer,
+        engine,
+        learner,
+        RolloutQueue(config, engine, tokenizer),
+        make_grader(config.data.grader),
+        make_grader(config.eval.grader),
+        [question for name in config.eval.benchmarks for question in load_questions(name, plan)],
+        done=0,
+    )
+    restore(parts)
+    return parts
+
+
+def restore(parts: Parts) -> None:
+    checkpoint = load_checkpoint(parts.folder.path / "checkpoints")
+    if checkpoint is None:
+        return
+    restore_model(parts.model, checkpoint.model)
+    restore_optimizer(parts.model, parts.learner.optimizer, checkpoint.optimizer)
+    parts.learner.num_updates = checkpoint.num_updates
+    parts.queue.restore(checkpoint.step, checkpoint.queue)
+    parts.engine.push(parts.model, checkpoint.num_updates)
+    parts.done = checkpoint.step
+
+
+def make_engine(config: Config, model: nn.Module, tokenizer) -> RolloutEngine:
+    from harness.rollout.decode import TransformersEngine
+
+    dtype = getattr(torch, config.rollout.precision)
+    return TransformersEngine(model, stop_token_ids(model, tokenizer), dtype, config.rollout.max_rows)
+
+
+def load_questions(name: str, plan: RunPlan) -> list[Question]:
+    model, settings = plan.config.model, plan.config.eval
+    limit = plan.config.rollout.max_prompt_length
+    return _questions(name, settings.root, settings.template, model.path, model.revision, model.chat_template, limit)
+
+
+@cache
+def _questions(name, root, template, model_path, revision, chat_template, limit) -> list[Question]:
+    """Loaded and tokenised once for all runs of a process."""
+    tokenizer = load_tokenizer(model_path, revision)
+    problems = benchmarks.load(name, root)
+    return [Question(name, p, encode_prompt(p, template, tokenizer, chat_template, limit)) for p in problems]

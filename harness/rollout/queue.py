@@ -1,0 +1,53 @@
+"""Rollouts on their way to the learner: with rollout_lag k, step s learns from responses sampled k steps before.
+
+The first k + 1 batches come from the initial weights. Batches wait here rather than old weights.
+"""
+
+from __future__ import annotations
+
+from evals.records import Problem
+from harness.config import Config
+from harness.data import step_problems
+from harness.model import encode_prompt
+from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
+
+
+class RolloutQueue:
+    def __init__(self, config: Config, engine: RolloutEngine, tokenizer):
+        self.config, self.engine, self.tokenizer = config, engine, tokenizer
+        self.waiting: list[Rollout] = []
+        self.sampled = 0  # the last step whose batch has been sampled
+
+    def restore(self, step: int, waiting: list[Rollout]) -> None:
+        self.waiting, self.sampled = list(waiting), step + len(waiting)
+
+    def take(self, step: int) -> tuple[Rollout, Rollout | None]:
+        """The batch that `step` learns from, and what was sampled just now with the present weights (None near the end)."""
+        last = min(step + self.config.rollout.lag, self.config.train.steps)
+        steps = range(self.sampled + 1, last + 1)
+        fresh = self._sample(steps) if steps else None
+        if fresh is not None:
+            self.waiting += fresh.split(len(steps))
+            self.sampled = last
+        return self.waiting.pop(0), fresh
+
+    def _sample(self, steps: range) -> Rollout:
+        """All prompts of several steps side by side: the more rows, the cheaper each token."""
+        rollout = self.config.rollout
+        problems = [problem for step in steps for problem in self.problems(step)]
+        seeds = [key for step in steps for key in self.keys(step)]
+        sampling = Sampling(rollout.max_response_length, top_k=rollout.top_k)
+        return self.engine.generate([self._encode(problem) for problem in problems], seeds, sampling)
+
+    def problems(self, step: int) -> list[Problem]:
+        return step_problems(self.config.data, self.config.seed, step, self.config.train.prompts_per_step)
+
+    def keys(self, step: int) -> list[int]:
+        """[B] the seed of each response: the same for every method, so that equal weights give equal tokens."""
+        seed, samples = self.config.seed, range(self.config.train.group_size)
+        return [request_seed(seed, "train", step, problem.id, i) for problem in self.problems(step) for i in samples]
+
+    def _encode(self, problem: Problem) -> list[int]:
+        model = self.config.model
+        limit = self.config.rollout.max_prompt_length
+        return encode_prompt(problem, self.config.data.template, self.tokenizer, model.chat_template, limit)

@@ -1,0 +1,97 @@
+"""One run: the loop that every method shares. Each line of a step is a stage; what a stage does stands in its own module."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.advantage import group_advantages
+from harness.attempt import StopRequest
+from harness.experience import build_experience, minibatches
+from harness.identity import RunPlan
+from harness.metrics import learner_metrics, mismatch_metrics, rollout_metrics, throughput
+from harness.parts import Parts, build
+from harness.rollout.records import Rollout, request_seed
+from harness.timing import Timer
+
+
+def train(plan: RunPlan, stop: StopRequest) -> str:
+    """Train from the last checkpoint to the last step. Returns "completed", "collapsed" (stopped by its rule) or "preempted"."""
+    parts, config = build(plan), plan.config
+    timer, state = Timer(), "completed"
+    if parts.done == 0:
+        with timer("evaluation"):
+            parts.evaluate(0)
+    for step in range(parts.done + 1, config.train.steps + 1):
+        row = learn(parts, step, timer)
+        last = step == config.train.steps
+        if last or step % config.eval.every == 0:
+            with timer("evaluation"):
+                parts.evaluate(step)
+        row |= timer.metrics()
+        parts.folder.append("metrics", [row | throughput(row)])
+        timer = Timer()
+        state = verdict(parts, stop) if not last else "completed"
+        if last or state != "completed" or step % config.checkpoint.every == 0:
+            with timer("checkpoint"):
+                parts.save(step)
+        if state != "completed":
+            break
+    mark_collapse(parts)
+    return state
+
+
+def learn(parts: Parts, step: int, timer: Timer) -> dict:
+    """One step: sample, reward, decide, update, push. Returns the step's metrics."""
+    config, learner = parts.config, parts.learner
+    with timer("rollout"):
+        rollout, fresh = parts.queue.take(step)
+    with timer("canary"):
+        mismatch = canary(parts, fresh)
+    with timer("reward"):
+        rewards = parts.rewards(step, rollout)
+    advantages, informative = group_advantages(rewards, rollout.group_size, config.train.advantage_norm)
+    finite = torch.isfinite(rollout.logprobs).all(-1)
+    experience = build_experience(rollout, advantages, informative & finite, parts.queue.keys(step))
+    if config.train.anchor == "old":
+        with timer("old_logprobs"):
+            experience = experience.with_anchor(*learner.logprobs(experience))
+    split = minibatches(len(experience), config.train.updates_per_step, request_seed(config.seed, "minibatches", step))
+    age = learner.num_updates - int(rollout.weight_version)
+    updates = [learner.update(experience.rows(rows), timer) for rows in split]
+    with timer("push"):
+        parts.engine.push(parts.model, learner.num_updates)
+    return (
+        {"step": step}
+        | rollout_metrics(rollout, rewards, informative)
+        | {"cost/sampled_tokens": int(fresh.mask.sum()) if fresh else 0, "health/nonfinite_rollout": int((~finite).sum())}
+        | {"actor/lr": learner.learning_rate(max(learner.num_updates - 1, 0)), "staleness/versions": age + (len(split) - 1) / 2}
+        | learner_metrics(updates, parts.plan.rule)
+        | mismatch
+    )
+
+
+def canary(parts: Parts, fresh: Rollout | None) -> dict:
+    """Engine against learner at equal weights, on the first responses that were sampled just now."""
+    if fresh is None:
+        return {}
+    num_rows = parts.config.rollout.canary_rows
+    few = fresh.prompts_between(0, -(-num_rows // fresh.group_size))
+    rows = torch.arange(len(few.tokens)) < num_rows
+    experience = build_experience(few, torch.zeros(len(rows)), rows, [0] * len(rows))
+    logprobs, _ = parts.learner.logprobs(experience)
+    return mismatch_metrics(experience.anchor_logprobs[experience.mask], logprobs[experience.mask])
+
+
+def verdict(parts: Parts, stop: StopRequest) -> str:
+    """Go on ("completed" so far), or stop and why."""
+    if stop():
+        return "preempted"
+    if parts.config.train.on_collapse == "stop" and parts.breach():
+        return "collapsed"
+    return "completed"
+
+
+def mark_collapse(parts: Parts) -> None:
+    breach = parts.breach()
+    if breach:
+        parts.folder.update_status(collapse_step=breach.step, collapse_reason=breach.reason)

@@ -1,0 +1,70 @@
+"""The project's Hydra launcher: plans every run of a sweep before any starts, then hands them to an executor."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Sequence
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from harness.compose import plan_from
+from harness.display import Display, describe, summary
+from harness.identity import RunPlan
+from slurm.local import run_in_process, run_in_workers
+
+EXECUTORS: dict[str, Callable[[list[RunPlan], list[list[str]], Display], None]] = {
+    "local": run_in_workers,
+    "debug": run_in_process,
+}
+
+
+class HarnessLauncher(Launcher):
+    """Chosen in conf/config.yaml for every sweep; `cluster.executor` says where the runs go."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        overrides = [list(job) for job in job_overrides]
+        plans = [self.plan(job) for job in overrides]
+        code = launch(plans, overrides)
+        if code:
+            sys.exit(code)
+        return [JobReturn(overrides=job, status=JobStatus.COMPLETED, _return_value=None) for job in overrides]
+
+    def plan(self, overrides: list[str]) -> RunPlan:
+        composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        composed = copy.deepcopy(composed)
+        with open_dict(composed):
+            composed.hydra.overrides.task = overrides
+        return plan_from(composed)
+
+
+def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | None = None) -> int:
+    """Run what is not finished; print progress and the final table. Returns the exit code."""
+    refuse_duplicates(plans)
+    config = plans[0].config
+    if config.harness.dry_run:
+        print(describe(plans))
+        return 0
+    open_plans = [(plan, job) for plan, job in zip(plans, overrides, strict=True) if not plan.folder.finished]
+    if not open_plans:
+        print(f"All {len(plans)} runs are done: nothing to do.")
+    else:
+        with Display(plans, config.harness.display) as display:
+            run = EXECUTORS[executor or config.cluster.executor]
+            run([plan for plan, _ in open_plans], [job for _, job in open_plans], display)
+    print(summary(plans))
+    return 0 if all(plan.folder.finished for plan in plans) else 1
+
+
+def refuse_duplicates(plans: list[RunPlan]) -> None:
+    seen: set[str] = set()
+    for plan in plans:
+        if plan.run_id in seen:
+            raise ValueError(f"the sweep names {plan.run_id} twice: give each method and seed once")
+        seen.add(plan.run_id)
