@@ -15,7 +15,7 @@ import numpy as np
 from analysis.distributions import normal_cdf, range_quantile, range_upper, t_power, t_quantile, t_two_sided
 
 LEVEL = 0.95
-MIN_PAIRED = 5
+MIN_PAIRED = 10
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def difference(
     """(interval of one − other, whether it is paired by seed number). Scores are [S, P], seeds name their rows.
 
     Paired from MIN_PAIRED common seeds on, Welch's t otherwise. With fewer seeds pairing loses more by its degrees of freedom
-    than common seeds give back (three seeds: unless their correlation is above 0.58); Welch stays valid for correlations ≥ 0.
+    than common seeds give back (three seeds: unless their correlation is above 0.58), and comparing many methods pair by pair
+    claims too much; Welch stays valid for correlations ≥ 0. docs/analysis.md has the simulations.
     """
     rows = paired_rows(*seeds)
     if rows is None:

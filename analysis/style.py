@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 
-# Order of rows and legends; Okabe-Ito and Tol colours, chosen to differ for the colour-blind, lines told apart by dashes too.
-METHODS = {
+DASHES = ("-", "--", "-.", ":")
+# Order of rows and legends. Okabe-Ito and Tol colours, chosen to differ for the colour-blind; dashes tell lines apart too.
+COMPARED = {
     "grpo": ("GRPO", "#009E73", "-"),
     "ppo": ("PPO", "#332288", "--"),
     "minpro": ("MinPRO", "#CC79A7", "-."),
@@ -18,13 +20,21 @@ METHODS = {
     "pg_is": ("PG-IS", "#000000", ":"),
     "cppo": ("CPPO", "#0072B2", "-"),
 }
-VARIANTS = {
+FURTHER = {
+    "tis": "TIS", "icepop": "IcePop", "gspo": "GSPO", "gmpo": "GMPO", "sapo": "SAPO", "m2po": "M2PO", "drpo": "DRPO",
+    "pdm": "PDM", "ctpo": "CTPO", "ce_gppo": "CE-GPPO", "aspo": "ASPO", "vespo": "VESPO", "opsm": "OPSM",
+    "geo_mask": "Geo-mask", "mis_po": "MIS-PO",
+}  # fmt: skip
+GRID = {
+    f"cppo_wmin0{w}" + (f"_bmin0{b}" if b else ""): f"CPPO, w_min = 0.{w}" + (f", δ_b,min = 0.0{b}" if b else "")
+    for w, b in product((6, 7, 8, 9), (None, 1, 3))
+}
+VARIANTS = GRID | {
     "cppo_no_position_weight": "CPPO, no position weight",
     "cppo_no_prefix_budget": "CPPO, no prefix budget",
     "cppo_shuffled": "CPPO, shuffled weights",
     "cppo_shuffled_budget": "CPPO, shuffled weights with budget",
     "cppo_reversed": "CPPO, reversed weights",
-    "cppo_wmin06": "CPPO, w_min = 0.6",
     "cppo_fixed": "CPPO, fixed δ_b = 0.015",
     "cppo_fixed_budget": "CPPO, fixed δ_b = 0.03",
     "cppo_kl": "CPPO, KL score",
@@ -33,23 +43,22 @@ VARIANTS = {
     "cppo_soft": "CPPO, soft gate",
 }
 SPARE = ["#117733", "#AA4499", "#661100", "#44AA99", "#B8860B", "#6699CC", "#DC267F", "#3B3B3B"]
-MODELS = {"chain": "chain (embedded)"}
+ORDER = {name: i for i, name in enumerate([*COMPARED, *FURTHER, *VARIANTS])}
 
 
 def label(method: str) -> str:
-    if method in METHODS:
-        return METHODS[method][0]
-    return VARIANTS.get(method, method)
+    if method in COMPARED:
+        return COMPARED[method][0]
+    return FURTHER.get(method) or VARIANTS.get(method) or method
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Known methods in the table's order, known variants after them, others by name."""
-    known = list(METHODS) + list(VARIANTS)
-    return sorted(methods, key=lambda name: (known.index(name) if name in known else len(known), name))
+    """Compared rules, further rules, known variants, then others by name."""
+    return sorted(methods, key=lambda name: (ORDER.get(name, len(ORDER)), name))
 
 
 def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """(colour, line style) of each method; those without one of their own take the spare colours in order."""
-    spare = [name for name in ordered(methods) if name not in METHODS]
-    extra = {name: (SPARE[i % len(SPARE)], ("-", "--", "-.", ":")[i // len(SPARE) % 4]) for i, name in enumerate(spare)}
-    return {name: METHODS[name][1:] if name in METHODS else extra[name] for name in methods}
+    """(colour, line style) of each method; those without one of their own take the spare ones in order."""
+    methods = ordered(methods)
+    spare = iter([(colour, dash) for dash, colour in product(DASHES, SPARE)] * (1 + len(methods) // 32))
+    return {name: COMPARED[name][1:] if name in COMPARED else next(spare) for name in methods}

@@ -184,7 +184,7 @@ def table_pairwise(results: Results) -> Table:
     columns = ["difference", "95 % interval", "95 % all pairs together", "told apart", "p alone", "p together", "p (Holm)"]
     columns += ["P(improvement)", "test", "plain bootstrap"]
     notes = [
-        "Points. Problems are crossed with seeds and compared one by one; seeds are paired from five common seeds on, Welch's t "
+        "Points. Problems are crossed with seeds and compared one by one; seeds are paired from ten common seeds on, Welch's t "
         "below (docs/analysis.md). Together: studentised range over all pairs of the group (Games and Howell); told apart: that "
         "interval leaves out zero. Holm: step-down correction of the p-values alone.",
         "P(improvement): chance that a run of the first beats a run of the second on a benchmark. "

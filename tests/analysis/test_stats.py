@@ -49,18 +49,22 @@ def test_two_samples_are_welch():
 
 
 def test_differences_of_common_seeds_are_paired():
-    one, other = scores(3, 6), scores(4, 6)
-    result, paired = stats.difference(one, other[::-1], ([1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]), ONE, problems="fixed")
+    one, other = scores(3, 12), scores(4, 12)
+    seeds = list(range(12))
+    result, paired = stats.difference(one, other[::-1], (seeds, seeds[::-1]), ONE, problems="fixed")
     assert paired and result.p_value == pytest.approx(scipy.stats.ttest_rel(one.mean(1), other.mean(1)).pvalue)
+
+
+TEN = list(range(10))
 
 
 @pytest.mark.parametrize(
     ("one", "other", "rows"),
     [
-        ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])),
-        ([1, 2, 3, 4, 5, 7], [9, 5, 4, 3, 2, 1], ([0, 1, 2, 3, 4], [5, 4, 3, 2, 1])),
+        (TEN, TEN, (TEN, TEN)),
+        ([99, *TEN], [50, *TEN[::-1]], (list(range(1, 11)), list(range(10, 0, -1)))),
         ([1, 2, 3], [1, 2, 3], None),  # too few to be worth the degrees of freedom
-        ([1, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5], None),  # a seed twice: whose partner?
+        ([0, *TEN], TEN, None),  # a seed twice: which is its partner?
     ],
 )
 def test_which_seeds_are_paired(one, other, rows):
@@ -174,15 +178,16 @@ def test_detectable_difference_has_the_power_it_claims():
     assert np.isnan(stats.detectable_difference(1, 0.02))
 
 
-@pytest.mark.parametrize("num_seeds", [3, 6])
+@pytest.mark.parametrize("num_seeds", [3, 12])
 def test_power_agrees_with_simulation(num_seeds):
     one, other = np.random.default_rng(0).standard_normal((2, 6000, num_seeds))
+    shift = 3.5 / num_seeds**0.5
     test = (
-        scipy.stats.ttest_ind(one + 2, other, axis=1, equal_var=False)
+        scipy.stats.ttest_ind(one + shift, other, axis=1, equal_var=False)
         if num_seeds < 5
-        else scipy.stats.ttest_rel(one + 2, other, axis=1)
+        else scipy.stats.ttest_rel(one + shift, other, axis=1)
     )
-    assert stats.power_of_test(2.0, 1.0, num_seeds) == pytest.approx((test.pvalue < 0.05).mean(), abs=0.02)
+    assert stats.power_of_test(shift, 1.0, num_seeds) == pytest.approx((test.pvalue < 0.05).mean(), abs=0.02)
 
 
 @pytest.mark.parametrize("world", [World(3, 1.0), World(5, 0.3)])
