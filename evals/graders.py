@@ -3,7 +3,6 @@
 Training reward and evaluation share them. All are deterministic and keep no state between responses.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -75,33 +74,20 @@ def _agree(first: Grade, second: Grade) -> Grade:
 def grade_integer(response: str, answer: str, truncated: bool = False) -> Grade:
     """AIME's rule: the deciding marker (evals/markers.py) holds exactly one integer (evals/integers.py), equal to the gold."""
     marker = find_marker(response)
-    stated = _stated(marker)
-    extracted = read_integer(stated)
-    if marker and not has_digit(stated) and (below := _integer_below(marker)):
-        stated = extracted = below
-    if not has_digit(stated):
+    if marker is None or not has_digit(marker.stated):
         return unanswered(marker, truncated)
+    extracted = read_integer(marker.stated)
     correct = extracted == gold_integer(answer)
     if truncated and not (correct and marker.complete):
-        return Grade("truncated", kept(extracted or stated))
+        return Grade("truncated", kept(extracted or marker.stated))
     if extracted is None:
-        return Grade("wrong", kept(stated), "not_an_integer")
+        return Grade("wrong", kept(marker.stated), "not_an_integer")
     return Grade("correct" if correct else "wrong", kept(extracted))
-
-
-def _stated(marker: Marker | None) -> str:
-    return marker.content.strip() if marker else ""
-
-
-def _integer_below(marker: Marker) -> str | None:
-    """For "Answer:" with the number alone on the next line; prose there is no answer."""
-    bare = not re.search(r"\w", marker.content) and not re.search(r"[^\W\d_]", marker.below)
-    return read_integer(marker.below) if bare else None
 
 
 def unanswered(marker: Marker | None, truncated: bool) -> Grade:
     """The grade of a response that states no answer: no_marker, empty (nothing behind the marker) or no_digit."""
-    stated = _stated(marker)
+    stated = marker.stated if marker else ""
     reason = "no_digit" if stated else "empty" if marker else "no_marker"
     return Grade("truncated" if truncated else "no_answer", kept(stated) if stated else None, reason)
 

@@ -23,7 +23,7 @@ _LENGTH_UNIT = (
     r"(?:mm|cm|dm|km|m|in|ft|yd|mi|inch(?:es)?|feet|foot|(?:centi|kilo|milli)?met(?:er|re)s?|miles?|yards?|units?)"
 )
 _REWRITES = [
-    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\!|\\$"), ""),
     (re.compile(r"\{,\}|(?<=\d)\\,(?=\d{3}(?!\d))"), ","),
     (re.compile(r"\\([%$#&_()\[\]{}])"), r" \1 "),
     (re.compile(r"\^ ?\{? ?(?:\\circ|\\degree|°) ?\}?|\\degree\b|\\circ\b"), " ° "),
@@ -46,6 +46,9 @@ _ATTACHED_VARIABLE = re.compile(r"(?![mgshlLKCFJNWV])[A-Za-z](?![A-Za-z])")
 
 
 def has_digit(text: str) -> bool:
+    """Whether any digit stands in the text, in whatever script or inside a character such as ½."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
     return any(character.isdecimal() for character in text)
 
 
@@ -74,13 +77,17 @@ def read_integer(text: str) -> str | None:
     return digits if digits == "0" else sign + digits
 
 
-def _plain(text: str) -> str:
-    """The text in plain characters: invisible ones, special tokens, bold, dollars, wrappers and thousands commas gone."""
+def plain_characters(text: str) -> str:
+    """The text in plain characters: invisible ones and special tokens gone, full-width and raised ones written out."""
     if not text.isascii():
         text = _MINUS.sub("-", unicodedata.normalize("NFKC", text.translate(_RAISED)))
         text = "".join(_ascii(character) for character in text)
-    text = re.sub(r"[\x00-\x1f\x7f ]+", " ", _SPECIAL_TOKEN.sub(" ", text))
-    name, equals, value = text.rpartition("=")
+    return re.sub(r"[\x00-\x1f\x7f ]+", " ", _SPECIAL_TOKEN.sub(" ", text)).strip()
+
+
+def _plain(text: str) -> str:
+    """Plain characters without bold, dollars, LaTeX wrappers, units' exponents and thousands commas."""
+    name, equals, value = plain_characters(text).rpartition("=")
     text = _SUBSCRIPT.sub("", name) + equals + value
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)

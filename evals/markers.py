@@ -11,19 +11,26 @@ from dataclasses import dataclass
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\boxed\s*\{")
 _ANSWER = re.compile(r"\b(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：]")
+_DRESS = " \t\r\n*_`$"
 _WORD = re.compile(r"\w")
+_PROSE = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
 _LINE_END = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What stands behind the deciding marker. `complete` is False where the text may have been cut inside it.
-    `below` is the next line that says something, for an `Answer:` with nothing behind it on its own line."""
+    """The deciding marker. `complete` is False where the text may have been cut inside it; `below` is the next line that
+    says something, which counts where an `Answer:` has nothing behind it on its own line."""
 
     start: int
     content: str
     complete: bool = True
     below: str = ""
+
+    @property
+    def stated(self) -> str:
+        """What the marker holds, without the marks of emphasis and mathematics around it; "" for an empty marker."""
+        return self.content.strip(_DRESS) or self.below.strip(_DRESS)
 
 
 def find_marker(response: str) -> Marker | None:
@@ -80,5 +87,6 @@ def _find_line(text: str, low: int) -> Marker | None:
 
 
 def _next_line(text: str, end: int) -> str:
-    """The next line with a letter or digit, looked for in the next 2,000 characters."""
-    return next((line for line in text[end : end + 2000].splitlines() if _WORD.search(line)), "")
+    """The next line with a letter or digit, within 2,000 characters; "" where it holds a word, prose being no answer."""
+    line = next((line for line in text[end : end + 2000].splitlines() if _WORD.search(line)), "")
+    return "" if _PROSE.search(line) else line

@@ -40,13 +40,13 @@ def grade(response: str, answer: str, truncated: bool = False) -> Grade:
     lines = _LINE.findall(response[-WINDOW:])
     extracted = clean(lines[-1]) if lines else None
     if extracted is not None and extracted == clean(answer):
-        return Grade("correct", extracted)
+        return Grade("correct", kept(extracted))
     if truncated:
-        return Grade("truncated", extracted)
-    if extracted is not None:
+        return Grade("truncated", kept(extracted) if extracted else None)
+    if extracted:
         return Grade("wrong", kept(extracted))
     marker = find_marker(response)
-    if marker is None or not marker.content.strip():
+    if marker is None or not marker.stated:
         return unanswered(marker, truncated)
     return Grade("wrong", None, "unread")
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from evals.graders import Grader, kept, unanswered
+from evals.integers import plain_characters, read_integer
 from evals.markers import Marker, find_marker
 from evals.records import Grade
 
@@ -47,8 +49,9 @@ class Worker:
         self.ready = True
 
     def send(self, gold: str, answer: str) -> None:
-        self.process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # a dead worker is told by `receive`
+            self.process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
+            self.process.stdin.flush()
 
     def receive(self, seconds: float) -> str | None:
         """The next answer; None if it does not come in time, "died" if the process ended."""
@@ -61,12 +64,13 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.selector.close()
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
 
 
 class MathVerifyGrader(Grader):
-    """Compares what the deciding marker holds with the gold by math-verify 0.9; exact string equality needs no process.
+    """Compares what the deciding marker holds with the gold by math-verify 0.9; equal strings and equal integers need no process.
 
     The worker starts with the first answer that needs it and is killed when an answer takes `deadline` seconds; its
     successor starts while the deadline still runs, so that a bomb costs the deadline and no more. Not for several threads.
@@ -97,7 +101,8 @@ class MathVerifyGrader(Grader):
         return grade
 
     def _verify(self, gold: str, stated: str) -> Grade:
-        if stated == gold:
+        integer = read_integer(gold)
+        if stated == gold or (integer is not None and read_integer(stated) == integer):
             return Grade("correct", kept(stated))
         if len(stated) > MAX_ANSWER:
             return Grade("wrong", kept(stated), "too_long")
@@ -108,10 +113,7 @@ class MathVerifyGrader(Grader):
         return Grade(verdict, kept(stated), reason)
 
     def _ask(self, gold: str, stated: str) -> str | None:
-        self._worker = self._worker or self._spare or Worker()
-        if self._worker is self._spare:
-            self._spare = None
-        self._worker.wait_ready()
+        self._take_worker()
         start = time.monotonic()
         self._worker.send(gold, stated)
         result = self._worker.receive(self.deadline / 4)
@@ -122,6 +124,15 @@ class MathVerifyGrader(Grader):
             self._worker.kill()
             self._worker = None
         return result
+
+    def _take_worker(self) -> None:
+        """Make `_worker` a running, loaded one: itself, else the spare, else a new one."""
+        if self._worker and self._worker.process.poll() is not None:
+            self._worker.kill()
+            self._worker = None
+        if self._worker is None:
+            self._worker, self._spare = self._spare or Worker(), None
+        self._worker.wait_ready()
 
     def close(self) -> None:
         for worker in filter(None, (self._worker, self._spare)):
@@ -134,11 +145,8 @@ class MathVerifyGrader(Grader):
 
 def _stated(marker: Marker | None) -> str:
     r"""What is compared: the marker's content without the dress around it. "$\frac12$." is \frac12."""
-    if marker is None:
-        return ""
-    content = marker.content if marker.content.strip(" *_`$") else marker.below
-    stated = content.strip(" \t*_`").rstrip(".,;。").strip()
+    stated = plain_characters(marker.stated if marker else "").strip("*_` ").rstrip(".,; ")
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if len(stated) > len(left + right) and stated.startswith(left) and stated.endswith(right):
-            return stated.removeprefix(left).removesuffix(right).strip().rstrip(".")
-    return stated.strip("$").strip()
+            stated = stated.removeprefix(left).removesuffix(right)
+    return stated.strip("$. ")

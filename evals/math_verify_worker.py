@@ -27,8 +27,8 @@ def judge(gold: str, answer: str) -> str:
     golds, answers = list(parse_answer(gold)), list(parse_answer(answer))
     if not golds:
         return "bad_gold"
-    if not answers:
-        return "unreadable"
+    if all(isinstance(answer, str) for answer in answers) and not all(isinstance(gold, str) for gold in golds):
+        return "unreadable"  # math-verify hands back what it can't parse as text
     return "correct" if verify(golds, answers, timeout_seconds=None) else "wrong"  # not symmetric: gold first
 
 

@@ -1,0 +1,176 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from evals.benchmarks import facts
+from evals.graders import make_grader
+from evals.integers import read_integer
+from evals.markers import find_marker
+from evals.records import VERDICTS
+
+LABELLED = [json.loads(line) for line in Path(__file__).with_name("labelled.jsonl").read_text().splitlines()]
+GOLDS = sorted({fact.answer for name in ("aime24", "aime25", "aime26") for fact in facts(name)})
+PHRASINGS = [
+    "Answer: {}", "**Answer:** {}", "**Answer: {}**", "Final Answer: {}.", "answer: ${}$", "Answer: \\({}\\)", "Answer:\n{}",
+    "Answer: x = {}", "Answer: {}<|im_end|>", "Answer： {}。", "\\boxed{{{}}}", "So $\\boxed{{ {} }}$.", "\\boxed{{0{}}}",
+    "\\boxed{{{}.0}}", "\\boxed{{m+n={}}}", "\\boxed{{\\text{{{}}}}}", "\\boxed{{{}^\\circ}}", "\\boxed{{{}\\text{{ cm}}^2}}",
+    "\\boxed{{\\textbf{{(C)}}\\ {}}}", "First 17, then 12.\n\\[\\boxed{{{}}}\\]\nThis uses 3 facts.",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def math_verify():
+    with make_grader("math_verify") as grader:
+        yield grader
+
+
+@pytest.mark.parametrize("name", ["integer", "math_verify", "math_dapo"])
+def test_labelled_table(name, math_verify):
+    assert len(LABELLED) >= 150
+    grader = math_verify if name == "math_verify" else make_grader(name)
+    columns = zip(*((row["response"], row["answer"], row["truncated"]) for row in LABELLED), strict=True)
+    grades = grader.grade_many(*columns)
+    said = [(row["response"], grade.verdict) for row, grade in zip(LABELLED, grades, strict=True)]
+    assert said == [(row["response"], row[name]) for row in LABELLED]
+    if name == "integer":
+        assert [grade.reason for grade in grades] == [row["reason"] for row in LABELLED]
+
+
+def test_every_gold_is_right_in_every_phrasing_and_its_neighbours_wrong(math_verify):
+    assert len(GOLDS) > 70 and len(PHRASINGS) == 20
+    for grader in (make_grader("integer"), math_verify):
+        for shift, verdict in ((0, "correct"), (1, "wrong"), (-1, "wrong")):
+            pairs = [(phrase.format(int(gold) + shift), gold) for gold in GOLDS for phrase in PHRASINGS if int(gold) + shift >= 0]
+            if grader is math_verify:
+                pairs = pairs[:: 1 if shift == 0 else 7]
+            grades = grader.grade_many(*zip(*pairs, strict=True), [False] * len(pairs))
+            unexpected = [pair for pair, grade in zip(pairs, grades, strict=True) if grade.verdict != verdict]
+            assert not unexpected
+
+
+@pytest.mark.parametrize(
+    "text, integer",
+    [
+        ("1,234,567", "1234567"),
+        ("12,34", None),
+        ("1234,567", None),
+        ("٢٠٤", "204"),
+        ("–5", "-5"),
+        ("5–7", None),
+        ("204 \\text{ paths}", "204"),
+        ("204^\\text{th}", "204"),
+        ("f(x) = 204", "204"),
+        ("f(5) = 204", None),
+        ("204i", None),
+        ("half of 204", None),
+        ("9" * 5000, "9" * 5000),
+        ("0" * 5000 + "7", "7"),
+    ],
+)
+def test_read_integer(text, integer):
+    assert read_integer(text) == integer
+
+
+def test_digits_beyond_pythons_integer_limit_compare_as_text():
+    digits = "7" * 6000
+    grader = make_grader("integer")
+    assert grader.grade(f"\\boxed{{{digits}}}", digits).correct
+    assert grader.grade(f"\\boxed{{{digits}7}}", digits).verdict == "wrong"
+
+
+def test_the_later_marker_decides():
+    assert find_marker("Answer: 1 then \\boxed{2}").content == "2"
+    assert find_marker("\\boxed{2}\nAnswer: 1").content.strip() == "1"
+    assert find_marker("\\boxed{\\{2\\}} and \\boxed{3").content == "\\{2\\}"
+    assert find_marker("\\boxed{2") is None
+
+
+def test_a_gold_that_is_no_integer_is_an_error_and_no_wrong_answer():
+    with pytest.raises(ValueError, match="math_verify"):
+        make_grader("integer").grade("\\boxed{1}", "\\frac{1}{2}")
+
+
+def test_latex_by_math_verify(math_verify):
+    assert math_verify.grade("\\boxed{\\frac{2}{4}}", "\\frac12").correct
+    assert math_verify.grade("Answer: $0.5$", "\\frac12").correct
+    assert math_verify.grade("Answer: $(1, 2)$", "(1,2)").correct
+    assert math_verify.grade("\\boxed{\\frac{1}{3}}", "\\frac12").verdict == "wrong"
+    with pytest.raises(ValueError, match="gold"):
+        math_verify.grade("\\boxed{1}", " ")
+
+
+def test_a_bomb_times_out_alone_and_the_rest_is_graded():
+    """The worker is replaced; the deadline bounds the wait, whose length is left to benchmarks."""
+    responses = [f"\\boxed{{\\frac{{{i}}}{{7}}}}" for i in range(40)]
+    responses[20] = "\\boxed{9^{9^{9^{9}}}}"
+    with make_grader("math_verify") as grader:
+        grader.deadline = 1.0
+        verdicts = [grade.verdict for grade in grader.grade_many(responses, ["\\frac{3}{7}"] * 40, [False] * 40)]
+    assert verdicts == ["correct" if i == 3 else "grader_timeout" if i == 20 else "wrong" for i in range(40)]
+
+
+def test_a_worker_that_dies_is_replaced(math_verify):
+    math_verify.grade("\\boxed{\\frac{1}{5}}", "\\frac12")
+    math_verify._worker.process.kill()
+    math_verify._worker.process.wait()
+    assert math_verify.grade("\\boxed{\\frac{2}{6}}", "\\frac13").verdict in ("correct", "grader_timeout")
+    assert math_verify.grade("\\boxed{\\frac{3}{9}}", "\\frac13").correct
+
+
+def test_two_graders_side_by_side():
+    with make_grader("integer+math_dapo") as grader:
+        assert grader.version == "integer/1+math_dapo/1"
+        assert grader.grade("Answer: 25", "25").verdict == "correct"
+        disagreed = grader.grade("Answer: 025", "25")
+        assert (disagreed.verdict, disagreed.reason) == ("disagree", "correct_wrong")
+    with pytest.raises(ValueError, match="choose from"):
+        make_grader("no_such")
+
+
+def adversarial(rng: random.Random) -> str:
+    """One hostile string: pieces that graders trip over, glued at random."""
+    pieces = [
+        "\\boxed{", "}", "{", "Answer:", "Answer: ", "204", "1204", "2040", "-", ",", ".", "^", "_", "$", "\\", "\n", "\x00",
+        "\x1b", "\u202e", "\u200b", "\ufeff", "\ud7ff", "²", "½", "２０４", "\\frac{", "\\sqrt", "9^{9^{9", "=", "**", "`",
+        "\\text{", "def f():\n", "<|im_end|>", "\\left(", "\\\\", "0" * 50, "answer", "\\begin{matrix}", "&", "%", "🧮", "\\def\\a{\\a\\a}\\a", " " * 30,
+        "٤",
+    ]  # fmt: skip
+    return "".join(rng.choices(pieces, k=rng.randrange(1, 40)))
+
+
+def test_ten_thousand_hostile_strings():
+    rng = random.Random(7)
+    strings = [adversarial(rng) for _ in range(10_000)]
+    for name in ("integer", "math_dapo"):
+        grader = make_grader(name)
+        assert {grade.verdict for grade in grader.grade_many(strings, ["204"] * len(strings), [False] * len(strings))} <= {
+            "correct", "wrong", "no_answer",
+        }  # fmt: skip
+    with make_grader("math_verify") as grader:
+        grader.deadline = 0.5
+        few = [f"\\boxed{{{text}}}" for text in strings[:100]]
+        assert {grade.verdict for grade in grader.grade_many(few, ["204"] * len(few), [False] * len(few))} <= set(VERDICTS)
+
+
+PIECES = ["\\boxed{", "{", "Answer:", "answer", "1", " ", "_a", "\\text{", "*_", "1,", "9^{", "<|", "\\", "m ", "４", "=1", "a:\n"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("frame", ["{}", "\\boxed{{{}}}", "Answer: {}", "Answer: 2{}4"])
+def test_a_long_response_is_graded_and_little_of_it_kept(piece, frame):
+    """200,000 characters; quadratic work on them would take minutes."""
+    response = frame.format(piece * (200_000 // len(piece)))
+    for name in ("integer", "math_dapo"):
+        grade = make_grader(name).grade(response, "204")
+        assert grade.verdict in ("wrong", "no_answer")
+        assert len(grade.extracted or "") <= 200
+
+
+def test_graders_leave_global_random_states_alone():
+    import numpy as np
+
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    make_grader("integer").grade("\\boxed{1}", "1")
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
