@@ -1,6 +1,6 @@
 """The figures by the names of their files."""
 
-from analysis.figures import more, paper
+from analysis.figures import ablations, more, paper
 
 FIGURES = {
     "fig1_right": paper.fig1_right,
@@ -9,8 +9,8 @@ FIGURES = {
     "fig4": paper.fig4,
     "fig4_tokens": paper.fig4_tokens,
     "fig4_device_hours": paper.fig4_device_hours,
-    "fig5": paper.fig5,
-    "fig6": paper.fig6,
+    "fig5": ablations.fig5,
+    "fig6": ablations.fig6,
     "fig7": paper.fig7,
     "fig8": paper.fig8,
     "fig9": paper.fig9,

@@ -132,63 +132,6 @@ def fig3(results: Results) -> Plot | Missing:
     )
 
 
-def fig5(results: Results) -> Plot | Missing:
-    """Ablations: each switch of CPPO turned off."""
-    switches = [
-        ("position weight", {"position_weights"}),
-        ("prefix budget", {"prefix_budget"}),
-        ("shuffled weights", {"position_weights", "prefix_budget"}),
-    ]
-    names = "cppo,dppo,cppo_no_position_weight,cppo_no_prefix_budget,cppo_shuffled"
-    return variants_plot(results, "Ablations of CPPO", switches, f"python -m harness -m method={names} seed=1,2,3")
-
-
-def fig6(results: Results) -> Plot | Missing:
-    """Sensitivity to w_min and δ_b, and other scores."""
-    budget = {"adaptive", "delta_b", "delta_b_min", "delta_b_ceiling"}
-    switches = [
-        ("w_min", {"w_min"}),
-        ("prefix budget δ_b", budget),
-        ("divergence score", {"divergence", "delta", *budget}),
-        ("TRM Max ∧ Avg as control", None),
-    ]
-    names = "cppo,cppo_wmin06,cppo_fixed_budget,cppo_kl,cppo_binary,trm"
-    return variants_plot(results, "Sensitivity of CPPO", switches, f"python -m harness -m method={names} seed=1,2,3")
-
-
-def variants_plot(results: Results, title: str, switches: list[tuple[str, set | None]], command: str) -> Plot | Missing:
-    """A panel for each switch: CPPO beside the variants that differ in exactly such settings. None stands for the TRM control."""
-    look, panels, absent = all_looks(results), [], []
-    for group in results.groups:
-        claimed: set[str] = set()
-        for text, keys in switches:
-            names = [name for name in matching_variants(results, group, keys) if name not in claimed]
-            claimed.update(names)
-            curves = score_series(results, group, ["cppo", *names], look) if names and "cppo" in group.methods else []
-            if curves:
-                panels.append(
-                    Panel(f"{results.group_label(group)}: {text}" if len(results.groups) > 1 else text, "step", SCORE, curves)
-                )
-            else:
-                absent.append(text)
-    if not panels:
-        return Missing(title, "CPPO beside variants of its settings: " + ", ".join(text for text, _ in switches), command)
-    gaps = [f"Missing: {', '.join(dict.fromkeys(absent))}; made by: {command}."] if absent else []
-    return Plot(title, panels, [BAND_NOTE, *gaps], columns=2)
-
-
-def matching_variants(results: Results, group: GroupScores, keys: set | None) -> list[str]:
-    """Variants of CPPO by what they change, not by their names; a variant that shuffles weights goes with the shuffled ones."""
-    if keys is None:
-        return [name for name in ("trm",) if name in group.methods]
-    return [name for name in results.variants(group, "cppo") if changed_keys(group, name) and changed_keys(group, name) <= keys]
-
-
-def changed_keys(group: GroupScores, variant: str) -> set[str]:
-    one, other = ((group.methods[name].runs + group.methods[name].others)[0].method_settings for name in ("cppo", variant))
-    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
-
-
 def fig7(results: Results) -> Plot | Missing:
     """Effective prefix budget during training, and the share of masked tokens that the budget masks."""
     look, panels = all_looks(results), []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from analysis.compare import Comparison, Contrast, compare
@@ -30,6 +32,7 @@ from analysis.tables.cells import (
 )
 from analysis.tables.published import published_columns
 from analysis.tables.record import Cell, Table, ids
+from evals.metrics import pass_at_k
 
 DAGGER_NOTE = "Best in bold, second underlined. † cannot be told apart from the best (5 %, all pairs of the column together)."
 NEW_SEEDS = 3  # the prediction interval is for the mean of this many further runs
@@ -119,6 +122,31 @@ def benchmark_cells(group: GroupScores, methods: list[str]):
         return Cell(plus_minus(result), interval_values(result), group.methods[name].run_ids, emphasis(name, bests[k]))
 
     return cells
+
+
+def table_pass_at_k(results: Results) -> Table:
+    """pass@k at the last evaluation, for k = 1, 2, 4, … up to the samples of a problem."""
+    smallest = min((int(g.num_samples(name, "final").min()) for g in results.groups for name in g.scored), default=1)
+    ks = [2**i for i in range(smallest.bit_length()) if smallest > 1]
+    rows = []
+    for text, group, _, name in each_method(results) if ks else []:
+        passed = [interval([pass_rates(group, name, k)], group.benchmark_P) for k in ks]
+        run_ids = group.methods[name].run_ids
+        rows.append((text, [Cell(plus_minus(result), interval_values(result), run_ids) for result in passed]))
+    notes = ["Points at the last evaluation, unbiased over the samples of a problem; mean ± 95 % interval over seeds."]
+    if not rows:
+        notes = ["missing: pass@k needs several samples a problem. Made by: python -m harness -m method=cppo,dppo,grpo eval.n=8"]
+    return make("table_pass_at_k", "pass@k", [f"pass@{k}" for k in ks], rows, notes, results)
+
+
+def pass_rates(group: GroupScores, name: str, k: int) -> np.ndarray:
+    """[S, P]"""
+    samples_SP = group.num_samples(name, "final").astype(int)
+    correct_SP = np.rint(group.selected(name, "final") * samples_SP).astype(int)
+    rate = lru_cache(lambda n, c: pass_at_k(n, c, k))
+    return np.array(
+        [[rate(int(n), int(c)) for n, c in zip(*row, strict=True)] for row in zip(samples_SP, correct_SP, strict=True)]
+    )
 
 
 def table_selection(results: Results) -> Table:

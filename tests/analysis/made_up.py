@@ -13,6 +13,7 @@ VARIANT_SETTINGS = {
     "cppo_no_prefix_budget": {"prefix_budget": False},
     "cppo_shuffled": {"position_weights": "shuffled", "prefix_budget": False},
     "cppo_wmin06": {"w_min": 0.6},
+    "cppo_wmin06_bmin01": {"w_min": 0.6, "delta_b_min": 0.01},
     "cppo_fixed_budget": {"adaptive": False, "delta_b": 0.03},
     "cppo_kl": {"divergence": "topk_kl", "delta": 0.1, "adaptive": False, "delta_b": 0.002},
     "cppo_binary": {"divergence": "binary_tv"},

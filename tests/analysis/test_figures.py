@@ -78,18 +78,26 @@ def test_budget_figure(results):
 
 
 def test_ablation_panels_go_by_settings_not_by_names(tmp_path):
-    for method in ("cppo", *VARIANT_SETTINGS):
+    for method in ("cppo", "dppo", *(VARIANT_SETTINGS.keys() - {"cppo_wmin06_bmin01"})):
         write_run(tmp_path, method, 1, [0.5] * 5)
     results = analyse(load([tmp_path]))
     panels = {panel.title: list(by_label(panel)) for panel in FIGURES["fig5"](results).panels}
     assert panels == {
-        "position weight": ["CPPO", "CPPO, no position weight"],
-        "prefix budget": ["CPPO", "CPPO, no prefix budget"],
-        "shuffled weights": ["CPPO", "CPPO, shuffled weights"],
+        "chain: position weight": ["CPPO", "DPPO", "CPPO, no position weight"],
+        "chain: prefix budget": ["CPPO", "DPPO", "CPPO, no prefix budget", "CPPO, fixed δ_b = 0.03"],
+        "chain: shuffled weights": ["CPPO", "DPPO", "CPPO, shuffled weights"],
     }
     figure = FIGURES["fig6"](results)
-    assert [panel.title for panel in figure.panels] == ["w_min", "prefix budget δ_b", "divergence score"]
-    assert "TRM" in figure.notes[-1] and "Missing" in figure.notes[-1]
+    assert [panel.title for panel in figure.panels] == ["chain: w_min", "chain: prefix budget δ_b", "chain: divergence score"]
+    assert "Missing panels: TRM Max ∧ Avg as control, w_min × δ_b,min; made by: python -m harness" in figure.notes[-1]
+
+
+def test_grid_of_two_settings(tmp_path):
+    for method, share in (("cppo", 0.5), ("cppo_wmin06", 0.25), ("cppo_wmin06_bmin01", 0.75)):
+        write_run(tmp_path, method, 1, [share] * 5)
+    grid = FIGURES["fig6"](analyse(load([tmp_path]))).panels[-1]
+    assert (grid.rows, grid.columns) == (["w_min 0.6", "w_min 0.8"], ["δ_b,min 0.01", "δ_b,min 0.02"])
+    np.testing.assert_allclose(grid.values, [[75, 25], [np.nan, 50]])
 
 
 def test_one_colour_per_method_in_every_figure(results):

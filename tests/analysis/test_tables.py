@@ -153,3 +153,13 @@ def test_the_latex_reader_has_teeth():
     for bad in (good.replace(r"x & 1 \\", r"x & 1 & 2 \\"), good.replace("T", "T_1", 1), good.replace(r"\end{tabular}", "")):
         with pytest.raises((AssertionError, AttributeError)):
             check(bad)
+
+
+def test_pass_at_k_by_hand(tmp_path):
+    """4 samples on 8 problems, all of 4 correct on the first 5 and 2 of 4 on the next (share 22/32): pass@2 = (5 + 5/6)/8."""
+    write_run(tmp_path, "cppo", 1, [22 / 32] * 5)
+    table = TABLES["table_pass_at_k"](analyse(load([tmp_path])))
+    assert table.columns == ["pass@1", "pass@2", "pass@4"]
+    assert [cell.values["mean"] for cell in table.rows[0][1]] == pytest.approx([22 / 32, (5 + 5 / 6) / 8, 6 / 8])
+    write_run(tmp_path / "single", "cppo", 1, [0.5] * 5, n=1)
+    assert "eval.n" in TABLES["table_pass_at_k"](analyse(load([tmp_path / "single"]))).notes[0]
