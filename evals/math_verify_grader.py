@@ -70,7 +70,7 @@ class Worker:
 
 
 class MathVerifyGrader(Grader):
-    """Compares what the deciding marker holds with the gold by math-verify 0.9; equal strings and equal integers need no process.
+    """Compares what the deciding marker holds with the gold by math-verify 0.9; equal strings and two integers need no process.
 
     The worker starts with the first answer that needs it and is killed when an answer takes `deadline` seconds; its
     successor starts while the deadline still runs, so that a bomb costs the deadline and no more. Not for several threads.
@@ -101,9 +101,9 @@ class MathVerifyGrader(Grader):
         return grade
 
     def _verify(self, gold: str, stated: str) -> Grade:
-        integer = read_integer(gold)
-        if stated == gold or (integer is not None and read_integer(stated) == integer):
-            return Grade("correct", kept(stated))
+        integers = read_integer(gold), read_integer(stated)
+        if stated == gold or None not in integers:
+            return Grade("correct" if stated == gold or integers[0] == integers[1] else "wrong", kept(stated))
         if len(stated) > MAX_ANSWER:
             return Grade("wrong", kept(stated), "too_long")
         result = self._ask(gold, stated)
@@ -145,7 +145,7 @@ class MathVerifyGrader(Grader):
 
 def _stated(marker: Marker | None) -> str:
     r"""What is compared: the marker's content without the dress around it. "$\frac12$." is \frac12."""
-    stated = plain_characters(marker.stated if marker else "").strip("*_` ").rstrip(".,; ")
+    stated = plain_characters(marker.stated if marker else "").strip("*_` ").rstrip(".,;。 ")
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if len(stated) > len(left + right) and stated.startswith(left) and stated.endswith(right):
             stated = stated.removeprefix(left).removesuffix(right)

@@ -134,8 +134,8 @@ def adversarial(rng: random.Random) -> str:
     pieces = [
         "\\boxed{", "}", "{", "Answer:", "Answer: ", "204", "1204", "2040", "-", ",", ".", "^", "_", "$", "\\", "\n", "\x00",
         "\x1b", "\u202e", "\u200b", "\ufeff", "\ud7ff", "²", "½", "２０４", "\\frac{", "\\sqrt", "9^{9^{9", "=", "**", "`",
-        "\\text{", "def f():\n", "<|im_end|>", "\\left(", "\\\\", "0" * 50, "answer", "\\begin{matrix}", "&", "%", "🧮", "\\def\\a{\\a\\a}\\a", " " * 30,
-        "٤",
+        "\\text{", "def f():\n", "<|im_end|>", "\\left(", "\\\\", "0" * 50, "answer", "\\begin{matrix}", "&", "%", "🧮",
+        "\\def\\a{\\a\\a}\\a", " " * 30, "٤",
     ]  # fmt: skip
     return "".join(rng.choices(pieces, k=rng.randrange(1, 40)))
 
@@ -154,7 +154,7 @@ def test_ten_thousand_hostile_strings():
         assert {grade.verdict for grade in grader.grade_many(few, ["204"] * len(few), [False] * len(few))} <= set(VERDICTS)
 
 
-PIECES = ["\\boxed{", "{", "Answer:", "answer", "1", " ", "_a", "\\text{", "*_", "1,", "9^{", "<|", "\\", "m ", "４", "=1", "a:\n"]
+PIECES = ["\\boxed{", "{", "Answer:", "answer", "1", " ", "_a", "\\text{", "*_", "1,", "9^{", "<|", "\\", "m ", "４", "=1"]
 
 
 @pytest.mark.parametrize("piece", PIECES)
