@@ -51,7 +51,11 @@ ALIASES = {
         },
     ),
 }  # fmt: skip
-ABSENT = {"dual_clip": None, "ratio_cap": None, "topk_set": "union", "rejected": "counted"}  # for any rule that has the field
+# What the file means by leaving out a setting, for any rule that has it.
+ABSENT = {
+    "dual_clip": None, "ratio_cap": None, "topk_set": "union", "rejected": "counted",
+    "cut": "dropped", "inner_low": None, "inner_high": None,
+}  # fmt: skip
 
 
 @dataclass

@@ -2,6 +2,10 @@
 
 Among outward tokens of the whole batch, those with the largest (log ρ)² are dropped until the mean of the remaining is at most
 the budget τ_M2. Equal values are dropped together, so that the order of the rows makes no difference.
+
+`cut`: the mean is over the remaining tokens (`dropped`, the paper and the default), or over all outward tokens with the dropped
+ones counted as the threshold (`clamped`: Σ min((log ρ)², τ²) = τ_M2 · n, as the released code has it, which drops more).
+The released code also never drops a token whose ratio lies strictly between `inner_low` and `inner_high` (0.7, 1.5).
 """
 
 from __future__ import annotations
@@ -20,20 +24,34 @@ class M2PO(Rule):
 
     scope = "minibatch"
 
-    budget: float = MISSING  # ≥ 0, bounds the mean of (log ρ)²
+    budget: float = MISSING  # τ_M2 ≥ 0, bounds the mean of (log ρ)²
+    cut: str = MISSING  # dropped | clamped
+    inner_low: float | None = MISSING  # in [0, 1], or null: no band that is always kept
+    inner_high: float | None = MISSING  # ≥ 1, or null
 
     def validate(self) -> None:
         self.check(self.budget >= 0, "budget", "choose a second moment of at least 0")
+        self.check(self.cut in ("dropped", "clamped"), "cut", "choose dropped (paper) or clamped (released code)")
+        self.check((self.inner_low is None) == (self.inner_high is None), "inner_high", "set both bounds, or null for both")
+        self.check(self.inner_low is None or 0 <= self.inner_low <= 1, "inner_low", "choose a bound in [0, 1], or null")
+        self.check(self.inner_high is None or self.inner_high >= 1, "inner_high", "choose a bound of at least 1, or null")
 
     def __call__(self, batch: TokenBatch) -> Decision:
         moment = batch.log_ratio.square()
         outward = batch.outward & batch.mask
-        keep = ~outward | (moment < first_over_budget(moment[outward], self.budget))
+        keep = ~outward | (moment < first_over_budget(moment[outward], self.budget, self.cut))
+        if self.inner_low is not None:
+            keep |= (batch.ratio > self.inner_low) & (batch.ratio < self.inner_high)
         return Decision(batch.ratio, keep)
 
 
-def first_over_budget(moments: Tensor, budget: float) -> Tensor:
-    """The smallest of `moments` [N] that does not fit if they are taken in increasing order and their mean stays in budget."""
-    ordered = torch.cat([moments.sort().values, moments.new_tensor([torch.inf])])
-    means = ordered.double().cumsum(0) / torch.arange(1, len(ordered) + 1, device=moments.device)
-    return ordered[(means > budget).long().argmax()]
+def first_over_budget(moments: Tensor, budget: float, cut: str) -> Tensor:
+    """The smallest of `moments` [N] that does not fit if they are taken in increasing order; inf if all do."""
+    ordered = moments.sort().values
+    taken = torch.arange(1, len(ordered) + 1, device=moments.device)
+    means = ordered.double().cumsum(0)
+    if cut == "dropped":
+        means = means / taken
+    else:
+        means = (means + (len(ordered) - taken) * ordered) / max(len(ordered), 1)
+    return torch.where(means > budget, ordered, torch.inf).min() if len(ordered) else moments.new_tensor(torch.inf)

@@ -242,14 +242,23 @@ def mis_po(tokens, low, high, seq_low, seq_high):
     return [(1.0, low <= rho(t) <= high and seq_low <= s <= seq_high) for t in tokens], {"seq_ratio": s}
 
 
-def m2po_batch(responses, budget):
+def m2po_batch(responses, budget, cut="dropped", inner_low=None, inner_high=None):
     """The one rule that looks at the whole batch: drop the largest (log ρ)² of outward tokens until their mean fits."""
     square = lambda t: clamp20(t.pi - t.mu) ** 2
     left = sorted((square(t) for tokens in responses for t in tokens if t.a * (rho(t) - 1) > 0), reverse=True)
-    dropped = set()
-    while left and sum(left) / len(left) > budget:
+    dropped, n = set(), len(left)
+    while left and over_budget(left, n, budget, cut):
         dropped.add(left.pop(0))
-    return [([(rho(t), not (t.a * (rho(t) - 1) > 0 and square(t) in dropped)) for t in tokens], {}) for tokens in responses]
+    inner = lambda t: inner_low is not None and inner_low < rho(t) < inner_high
+    drop = lambda t: t.a * (rho(t) - 1) > 0 and square(t) in dropped and not inner(t)
+    return [([(rho(t), not drop(t)) for t in tokens], {}) for tokens in responses]
+
+
+def over_budget(left, n, budget, cut):
+    """`clamped`: the n − len(left) dropped ones count as the largest that is left."""
+    if cut == "clamped":
+        return sum(left) + (n - len(left)) * left[0] > budget * n
+    return sum(left) / len(left) > budget
 
 
 RULES = {rule.__name__: rule for rule in (
@@ -328,7 +337,7 @@ def make_mask(rng, kind, b, width):
 
 
 def make_inputs(rng, kind, method, params):
-    b, width = rng.randint(1, 3), rng.randint(3, 9) if kind != "long" else 14
+    b, width = rng.randint(1, 3), rng.randint(3, 9) if kind != "long" else 13
     masks = make_mask(rng, kind, b, width)
     fill = lambda make: [[round(make(), 4) if valid else rng.choice(GARBAGE) for valid in mask] for mask in masks]
     spread = {"extreme": 25.0}.get(kind, 0.35)
@@ -393,6 +402,7 @@ GROUPS = {
     "gmpo": ("gmpo", {"eps_low": 0.3, "eps_high": 0.4}),
     "sapo": ("sapo", {"tau_pos": 1.0, "tau_neg": 1.05}),
     "m2po": ("m2po", {"budget": 0.04}),
+    "m2po_code": ("m2po", {"budget": 0.04, "cut": "clamped", "inner_low": 0.9, "inner_high": 1.1}),
     "drpo": ("drpo", {"eps": 2.5}),
     "ce_gppo": ("ce_gppo", {"eps_low": 0.2, "eps_high": 0.28, "beta_low": 0.5, "beta_high": 0.9}),
     "vespo": ("vespo", {"k_pos": 2.0, "lam_pos": 3.0, "k_neg": 3.0, "lam_neg": 2.0}),
@@ -434,6 +444,14 @@ def tie_cases():
         inputs = {"response_mask": [[1] * n], "rollout_logprobs": [[-1.0] * n], "logprobs": [[-0.5] * n],
                   "advantages": [[1.0] * n], "divergence": [scores]}  # fmt: skip
         yield case(f"tie-{name}", "ties", method, params, inputs, expected_of(method, params, inputs))
+
+
+def m2po_cut_case():
+    """(log ρ)² = 0.04, 0.09, 0.25: means of the first k 0.04, 0.065, 0.127, with the rest clamped 0.04, 0.073, 0.127."""
+    params = {"budget": 0.07, "cut": "clamped"}
+    inputs = {"response_mask": [[1, 1, 1]], "rollout_logprobs": [[-1.0] * 3], "logprobs": [[-0.8, -0.7, -0.5]],
+              "advantages": [[1.0] * 3]}  # fmt: skip
+    yield case("m2po-cut", "m2po_code", "m2po", params, inputs, expected_of("m2po", params, inputs))
 
 
 def distribution(rng, v, base=None):
@@ -520,7 +538,7 @@ def shorten(value):
 
 
 def all_cases():
-    cases = [*rule_cases(), *tie_cases(), *topk_cases(), *aggregate_cases(), *advantage_cases()]
+    cases = [*rule_cases(), *tie_cases(), *m2po_cut_case(), *topk_cases(), *aggregate_cases(), *advantage_cases()]
     for one in cases:
         one["expected"] = shorten(one["expected"])
     return cases

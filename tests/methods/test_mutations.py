@@ -60,6 +60,7 @@ MUTATIONS = [
     ("GMPO clips inward too", "methods.gmpo", "torch.where(keep, log_ratio, log_ratio.clamp(-self.eps_low, self.eps_high))", "log_ratio.clamp(-self.eps_low, self.eps_high)", "gmpo"),
     ("SAPO one temperature", "methods.sapo", "self.tau_pos, self.tau_neg", "self.tau_pos, self.tau_pos", "sapo"),
     ("M2PO mean over all tokens", "methods.m2po", "batch.outward & batch.mask", "batch.mask", "m2po"),
+    ("M2PO clamped as dropped", "methods.m2po", 'if cut == "dropped":', "if True:", "m2po"),
     ("DRPO sign flipped", "methods.drpo", "1 - batch.advantages.sign()", "1 + batch.advantages.sign()", "drpo"),
     ("CE-GPPO constants swapped", "methods.ce_gppo", "self.beta_high * high, self.beta_low * low", "self.beta_low * low, self.beta_high * high", "ce_gppo"),
     ("VESPO of the mean", "methods.vespo", "batch.row_sum(batch.log_ratio)", "batch.row_mean(batch.log_ratio)", "vespo"),

@@ -13,7 +13,7 @@ from methods import METHODS, TokenBatch
 
 FIELDS = ("logprobs", "rollout_logprobs", "advantages", "mask", "divergence", "response_key", "kl_direction")
 KEEPS_INWARD = ("ppo", "grpo", "dppo", "cppo", "cppo_soft", "cppo_shuffled", "gmpo", "m2po")
-PRESETS = [*METHODS, "cppo_shuffled", "cppo_soft", "cppo_reversed", "cppo_padded", "cppo_fixed"]
+PRESETS = [*METHODS, "cppo_shuffled", "cppo_soft", "cppo_reversed", "cppo_padded", "cppo_fixed", "m2po_code"]
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 few = settings(max_examples=12, deadline=None, derandomize=True)
 seeds = st.integers(0, 10_000)
