@@ -105,7 +105,10 @@ class TokenBatch:
 
 @dataclass
 class Decision:
-    """What a rule says of each token, [B, T]: how much its gradient weighs, and whether it contributes at all."""
+    """What a rule says of each token, [B, T]: how much its gradient weighs, and whether it contributes at all.
+
+    Meaningless where masked: readers apply the mask.
+    """
 
     weight: Tensor  # ≥ 0 (DRPO may go below with a tiny ε)
     keep: Tensor  # 0 or 1, or [0, 1] for soft gates, in the dtype of weight
@@ -125,8 +128,9 @@ class Rule:
     needs_kl_direction: ClassVar[bool] = False  # the core hands over TokenBatch.kl_direction
 
     def __post_init__(self):
+        module = type(self).__module__.rpartition(".")[2]
         for name, value in self.settings().items():
-            self.check(value != MISSING, name, f"give it a value, as conf/method/{type(self).__name__.lower()}.yaml does")
+            self.check(value != MISSING, name, f"give it a value, as conf/method/{module}.yaml does")
         self.validate()
 
     def validate(self) -> None:

@@ -49,6 +49,8 @@ class CPPO(DivergenceRule):
         self.check(0 <= self.w_min <= 1, "w_min", "choose a weight in [0, 1]")
         self.check(self.position_weights in POSITION_WEIGHTS, "position_weights", f"choose from {' '.join(POSITION_WEIGHTS)}")
         self.check(self.length in ("response", "padded"), "length", "choose response (paper) or padded (verl)")
+        one_order = self.length == "response" or self.position_weights in ("linear", "ones")
+        self.check(one_order, "length", f"position_weights={self.position_weights} needs length=response")
         check_cap(self)
         self.validate_budget()
 

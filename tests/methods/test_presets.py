@@ -46,6 +46,8 @@ def test_a_rule_is_a_schema(name):
         ("cppo", {"position_weights": "random"}, "position_weights"),
         ("cppo", {"adaptive": False, "delta_b": None}, "delta_b"),
         ("cppo", {"w_min": 1.1}, "w_min"),
+        ("cppo", {"length": "padded", "position_weights": "reversed"}, "length"),
+        ("m2po", {"inner_low": 0.7}, "inner_high"),
         ("trm", {"rejected": "dropped"}, "rejected"),
         ("icepop", {"low": 1.5}, "low"),
         ("pg_is", None, None),
