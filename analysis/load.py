@@ -62,7 +62,7 @@ def load(roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bo
             "give the folders of one setting, or name the other setting's runs as another experiment; "
             "--allow-mixed compares them anyway and says so on every page"
         )
-    tables = [read_tables(folder, cache) for _, folder in pairs]
+    tables = [read_tables(run, folder, cache) for run, folder in pairs]
     metrics, evals = (stack(runs, [pair[i] for pair in tables]) for i in (0, 1))
     return Sweep(runs, metrics, evals, mixed)
 
@@ -73,21 +73,24 @@ def refuse_duplicates(runs: list[Run]) -> None:
             raise InputError(f"{one.path} and {other.path} hold the same run {one.run_id}: give only one of them")
 
 
-def read_tables(folder: RunFolder, cache: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_tables(run: Run, folder: RunFolder, cache: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(metrics, evals) of one run."""
-    return tuple(read_table(folder, name, cache) for name in ("metrics", "evals"))
+    return tuple(read_table(run, folder, name, cache) for name in ("metrics", "evals"))
 
 
-def read_table(folder: RunFolder, name: str, cache: Path | None) -> pd.DataFrame:
+def read_table(run: Run, folder: RunFolder, name: str, cache: Path | None) -> pd.DataFrame:
+    """From the cache if the file's bytes are the ones that were parsed; a changed file's older entry is removed."""
     path = folder.path / f"{name}.jsonl"
     if cache is None or not path.exists():
         return parse(folder, name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
-    stored = cache / f"v{CACHE_VERSION}-{name}-{digest}.parquet"
+    family = f"v{CACHE_VERSION}-{name}-{hashlib.sha256(run.run_id.encode()).hexdigest()[:16]}"
+    stored = cache / f"{family}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.parquet"
     if stored.exists():
         return pd.read_parquet(stored)
     table = parse(folder, name)
     cache.mkdir(parents=True, exist_ok=True)
+    for old in cache.glob(f"{family}-*"):
+        old.unlink()
     aside = stored.with_suffix(".tmp")
     table.to_parquet(aside)
     aside.replace(stored)

@@ -90,7 +90,7 @@ def read_run(folder: RunFolder) -> Run:
         group=Group(config["experiment"], config["model"], str(config.get("stress") or "")),
         seed=config["seed"],
         state=status.get("state", "missing"),
-        step=status.get("step") or 0,
+        step=max(status.get("step") or 0, folder.last_step()),  # a running run's status lags behind
         steps=steps,
         collapse_step=status.get("collapse_step"),
         fingerprint=config["settings_fingerprint"],

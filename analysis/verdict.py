@@ -102,8 +102,12 @@ def other_rules(results: Results, comparison: Comparison) -> str:
     others = {rule: names for rule, names in leaders.items() if set(names) != set(comparison.leaders)}
     if not others:
         return "The same methods lead under every selection rule."
-    changes = join(f"{join(map(label, names))} under “{SELECTION_RULES[rule].label}”" for rule, names in others.items())
-    return f"Other selection rules change who leads: {changes}."
+    changes = [f"under “{SELECTION_RULES[rule].label}” {leading(names)}" for rule, names in others.items()]
+    return f"The selection rule matters: {'; '.join(changes)}."
+
+
+def leading(names: list[str]) -> str:
+    return f"{label(names[0])} leads alone" if len(names) == 1 else f"{join(map(label, names))} lead together"
 
 
 def unfinished(results: Results, comparison: Comparison) -> str:

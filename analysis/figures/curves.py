@@ -70,7 +70,7 @@ def mean_scores(sweep: Sweep, group: GroupScores, method: Method, axis: str, k: 
 
 AXES = {  # name: (label, metric that is summed over steps, scale)
     "step": ("step", "", 1.0),
-    "tokens": ("response tokens sampled (millions)", "cost/response_tokens", 1e-6),
+    "tokens": ("response tokens (millions)", "cost/response_tokens", 1e-6),
     "hours": ("hours of training steps", "time/step", 1 / 3600),
     "minutes": ("minutes of training steps", "time/step", 1 / 60),
 }

@@ -40,7 +40,7 @@ def fig4(results: Results) -> Plot | Missing:
 
 
 def fig4_tokens(results: Results) -> Plot | Missing:
-    return score_plot(results, results.groups, "Score against sampled tokens", "tokens")
+    return score_plot(results, results.groups, "Score against response tokens", "tokens")
 
 
 def fig4_device_hours(results: Results) -> Plot | Missing:

@@ -63,7 +63,9 @@ LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    """Letters that LaTeX does not know stand as their code point: a table must compile whatever a run is called."""
+    known = lambda c: LATEX.get(c) or (c if ord(c) < 256 else f"[U+{ord(c):04X}]")
+    return "".join(map(known, text))
 
 
 def latex(table: Table) -> str:

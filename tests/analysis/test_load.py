@@ -73,6 +73,7 @@ def test_cached_tables_equal_parsed_ones_and_follow_the_files(tmp_path):
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"step": 29, "reward/mean": 0.5}) + "\n")
     assert load([tmp_path / "runs"], cache=tmp_path / "cache").metrics["step"].max() == 29
+    assert len(list((tmp_path / "cache").iterdir())) == 2  # the outdated entry is gone
 
 
 def test_flatten_and_differing():

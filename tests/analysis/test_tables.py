@@ -137,6 +137,7 @@ def test_csv_numbers_are_unrounded(results):
 
 def test_special_characters_survive_latex():
     assert latex_escape("a_b & 5 % ± {x} − δ") == r"a\_b \& 5 \% $\pm$ \{x\} $-$ $\delta$"
+    assert latex_escape("é 漢") == "é [U+6F22]"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
