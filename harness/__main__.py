@@ -7,35 +7,27 @@ import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.compose import CONFIG_MODULE, expand_argv, plan_from, register
+from harness import compose
+from slurm import launcher
 
 
-@hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
+@hydra.main(version_base="1.3", config_path=f"pkg://{compose.CONFIG_MODULE}", config_name="config")
 def main(config: DictConfig) -> None:
-    from slurm.launcher import launch
-
     with open_dict(config):
         config.hydra = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False))
-    plan = plan_from(config)
-    sys.exit(launch([plan], [list(config.hydra.overrides.task)], executor="debug"))
-
-
-def register_launcher() -> None:
-    from slurm.launcher import HarnessLauncher
-
-    Plugins.instance().register(HarnessLauncher)
+    plan = compose.plan_from(config)
+    sys.exit(launcher.launch([plan], [list(config.hydra.overrides.task)], executor="debug"))
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler would hide which setting was wrong
-    expand_argv()
-    register()
-    register_launcher()
+    sys.argv[1:] = compose.expand_model(sys.argv[1:])
+    compose.register()
+    launcher.register()
     try:
         main()
     except (ValueError, HydraException, OmegaConfBaseException) as error:

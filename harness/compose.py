@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def register() -> None:
     store.store(group="schema", name="config", node=Config)
     for name, rule in all_methods().items():
         store.store(group="schema/method", name=name, node=rule)
-    store.store(group="hydra/launcher", name="harness", node={"_target_": "slurm.launcher.HarnessLauncher"})
+    store.store(group="hydra/launcher", name="harness", node={"_target_": "hydra_plugins.harness.HarnessLauncher"})
     store.store(group="hydra/help", name="harness", node=HELP)
 
 
@@ -89,7 +88,3 @@ def expand_model(arguments: Sequence[str]) -> list[str]:
         else:
             expanded.append(argument)
     return expanded
-
-
-def expand_argv() -> None:
-    sys.argv[1:] = expand_model(sys.argv[1:])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -22,8 +24,21 @@ EXECUTORS: dict[str, Callable[[list[RunPlan], list[list[str]], Display], None]] 
 }
 
 
+PLUGIN_MODULE = "hydra_plugins.harness"
+
+
+def register() -> None:
+    """Hydra takes a launcher only by a name inside the namespace package hydra_plugins: give this module such a name."""
+    plugins = Plugins.instance()
+    sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
+    sys.modules[PLUGIN_MODULE] = sys.modules[__name__]
+    plugins.register(HarnessLauncher)
+
+
 class HarnessLauncher(Launcher):
     """Chosen in conf/config.yaml for every sweep; `cluster.executor` says where the runs go."""
+
+    __module__ = PLUGIN_MODULE
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
