@@ -30,7 +30,8 @@ SHAPES = ("normal", "bimodal")
 
 @dataclass(frozen=True)
 class World:
-    """Where the simulated scores come from. Bimodal: one seed in three ends three sds lower, as a collapse does.
+    """Where the simulated scores come from. Bimodal: one seed in three ends lower, ten within-mode sds away, as
+    a collapse does.
 
     interaction: sd of method × problem effects; correlation: of two methods' effects of one seed number.
     """
