@@ -55,12 +55,19 @@ def load_tokenizer(path: str, revision: str | None = None):
 
 
 def load_model(config: ModelConfig) -> torch.nn.Module:
-    """A fresh causal LM. SDPA attention; never remote code."""
+    """A fresh causal LM; never remote code."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
-    dtype = getattr(torch, config.dtype)
+    from harness.rollout import attention
+
+    disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(
-        model_folder(config.path), revision=config.revision, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+        model_folder(config.path),
+        revision=config.revision,
+        dtype=getattr(torch, config.dtype),
+        attn_implementation=attention.register(),
+        use_safetensors=True,
     )
 
 

@@ -102,34 +102,35 @@ class _Decoder:
 
     def __init__(self, model: nn.Module, prompts: list[list[int]], group: int, max_new_tokens: int):
         self.model, self.group = model, group
-        self.ids, lengths = pad(prompts, left=True)
-        self.ids = self.ids.to(model.device)
-        width = self.ids.shape[1]
-        self.mask = torch.arange(width) >= (width - lengths)[:, None]
-        self.mask = self.mask.to(model.device)
-        self.cache = preallocated_cache(model.config, width + max_new_tokens)
+        ids, lengths = pad(prompts, left=True)
+        self.ids, self.length = ids.to(model.device), ids.shape[1]
+        columns = torch.arange(self.length + max_new_tokens)
+        self.visible = (columns >= self.length - lengths[:, None]).to(model.device)
+        self.cache = preallocated_cache(model.config, self.length + max_new_tokens)
+        self.sliding = any(layer.is_sliding for layer in self.cache.layers)
 
     def prefill(self) -> Tensor:
         """Logits [rows, V] after the prompts, each repeated for its group."""
-        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
-        out = self.model(
-            self.ids, attention_mask=self.mask, position_ids=positions, past_key_values=self.cache, logits_to_keep=1
-        )
+        mask = self.visible[:, : self.length]
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        out = self.model(self.ids, attention_mask=mask, position_ids=positions, past_key_values=self.cache, logits_to_keep=1)
         self.cache.batch_repeat_interleave(self.group)
-        self.mask = self.mask.repeat_interleave(self.group, 0)
-        self.next_position = self.mask.sum(-1, keepdim=True)
+        self.visible = self.visible.repeat_interleave(self.group, 0)
+        self.next_position = mask.sum(-1, keepdim=True).repeat_interleave(self.group, 0)
         return out.logits[:, -1].repeat_interleave(self.group, 0)
 
     def step(self, token: Tensor) -> Tensor:
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(token), 1)], 1)
-        out = self.model(
-            token[:, None], attention_mask=self.mask, position_ids=self.next_position, past_key_values=self.cache
-        )
+        """Logits [rows, V] after one more token in each row."""
+        self.length += 1
+        mask = self.visible[:, : self.length]
+        if not self.sliding:  # as it is used: transformers need not build it again at every token
+            mask = mask[:, None, None]
+        out = self.model(token[:, None], attention_mask=mask, position_ids=self.next_position, past_key_values=self.cache)
         self.next_position = self.next_position + 1
         return out.logits[:, -1]
 
     def select(self, index: Tensor) -> None:
-        self.mask, self.next_position = self.mask[index], self.next_position[index]
+        self.visible, self.next_position = self.visible[index], self.next_position[index]
         self.cache.batch_select_indices(index)
 
 
