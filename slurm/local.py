@@ -82,7 +82,9 @@ class _Sweep:
         executor = submitit.LocalExecutor(self.folder)
         executor.update_parameters(timeout_min=NO_LIMIT_MINUTES)
         threads = str(self.threads)
-        with _inherited(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, TOKENIZERS_PARALLELISM="false"):
+        tunables = os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # huge pages: decoding is a fifth faster
+        variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+        with _inherited(**variables, GLIBC_TUNABLES=tunables):
             me = (os.getpid(), born(os.getpid()))
             self.workers.append(executor.submit(work, self.overrides, self.threads, str(self.folder), me))
         self.num_started += 1
