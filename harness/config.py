@@ -107,6 +107,8 @@ class TrainConfig:
 class DataConfig:
     kind: str = MISSING  # chain: the embedded task; problems: a file of real problems
     path: str | None = MISSING  # JSON Lines or Parquet
+    max_prompt_length: int = MISSING  # tokens: what this data needs; rollout and eval take theirs from here
+    max_response_length: int = MISSING
     template: str = MISSING  # evals.prompts.TEMPLATES or a file
     grader: str = MISSING  # evals.graders.GRADERS
     allow_duplicates: bool = MISSING
