@@ -8,23 +8,25 @@ from itertools import combinations
 
 import numpy as np
 
+from analysis.pairs import Difference, Spread, difference
 from analysis.scores import GroupScores
-from analysis.stats import Interval, difference, hierarchical_bootstrap, holm, interval, rank_bounds
+from analysis.stats import ALPHA, Interval, hierarchical_bootstrap, holm, interval, rank_bounds
 
-ALPHA = 0.05
 BOOTSTRAP_SEED = 20260610
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """one − other. `interval` stands alone; `together` and `told_apart` hold for all pairs of the comparison at once."""
+    """one − other. `alone` speaks about this pair; `together` and `told_apart` about all pairs of the comparison at once."""
 
     one: str
     other: str
-    interval: Interval
-    together: Interval
+    together: Difference
     p_holm: float
-    paired: bool  # by seed number
+
+    @property
+    def alone(self) -> Difference:
+        return self.together.alone
 
     @property
     def told_apart(self) -> bool:
@@ -32,7 +34,7 @@ class Contrast:
 
     @property
     def reversed(self) -> Contrast:
-        return Contrast(self.other, self.one, self.interval.reversed, self.together.reversed, self.p_holm, self.paired)
+        return Contrast(self.other, self.one, self.together.reversed, self.p_holm)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def compare(group: GroupScores, rule: str, methods: list[str]) -> Comparison:
     contrasts = all_pairs(group, scores)
     better = {}
     for c in contrasts:
-        winner, loser = (c.one, c.other) if c.interval.estimate > 0 else (c.other, c.one)
+        winner, loser = (c.one, c.other) if c.together.estimate > 0 else (c.other, c.one)
         better[winner, loser] = c.told_apart
     return Comparison(group, rule, scores, means, contrasts, rank_bounds(names, better))
 
@@ -94,21 +96,31 @@ def compare(group: GroupScores, rule: str, methods: list[str]) -> Comparison:
 def all_pairs(group: GroupScores, scores_SP: dict[str, np.ndarray]) -> list[Contrast]:
     seeds = {name: group.methods[name].seeds for name in scores_SP}
     pairs = list(combinations(scores_SP, 2))
-    results = [
-        difference(scores_SP[one], scores_SP[other], (seeds[one], seeds[other]), group.benchmark_P) for one, other in pairs
-    ]
-    adjusted = holm([result.p_value for result, _ in results])
+    gaps = [difference(scores_SP[one], scores_SP[other], (seeds[one], seeds[other]), group.benchmark_P) for one, other in pairs]
+    adjusted = holm([gap.p_value for gap in gaps])
     return [
-        Contrast(one, other, result, replace(result, among=len(scores_SP)), p_holm, paired)
-        for (one, other), (result, paired), p_holm in zip(pairs, results, adjusted, strict=True)
+        Contrast(one, other, replace(gap, among=len(scores_SP)), p_holm)
+        for (one, other), gap, p_holm in zip(pairs, gaps, adjusted, strict=True)
     ]
 
 
-def pooled_sd(comparison: Comparison, methods: list[str]) -> float:
-    """Standard deviation of one run's summary over seeds, pooled over the methods; nan without two runs of one."""
-    group = comparison.group
-    summaries = [group.summary(comparison.scores_SP[name]) for name in methods if name in comparison.scores_SP]
-    freedom = sum(len(s) - 1 for s in summaries)
-    return (
-        float(np.sqrt(sum(s.var(ddof=1) * (len(s) - 1) for s in summaries if len(s) > 1) / freedom)) if freedom else float("nan")
-    )
+def calm_methods(comparison: Comparison) -> list[str]:
+    """Scored methods none of whose runs collapsed: their spread is what more seeds would average out."""
+    return [name for name in comparison.means if not comparison.group.methods[name].collapsed]
+
+
+def pooled_spread(comparison: Comparison) -> Spread | None:
+    """Of the calm methods; None without two runs of one. Correlation: of pairs with equal seeds, kept within [0, 0.95]."""
+    names = [name for name in calm_methods(comparison) if len(comparison.scores_SP[name]) > 1]
+    if not names:
+        return None
+    summaries = {name: comparison.group.summary(comparison.scores_SP[name]) for name in names}
+    freedom = sum(len(s) - 1 for s in summaries.values())
+    variance = sum(s.var(ddof=1) * (len(s) - 1) for s in summaries.values()) / freedom
+    products = [
+        np.cov(summaries[one], summaries[other])[0, 1]
+        for one, other in combinations(names, 2)
+        if comparison.group.methods[one].seeds == comparison.group.methods[other].seeds
+    ]
+    correlation = np.mean(products) / variance if products and variance > 0 else 0.0
+    return Spread(float(variance**0.5), float(np.clip(correlation, 0, 0.95)))

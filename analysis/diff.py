@@ -9,10 +9,11 @@ import argparse
 
 from analysis.load import load
 from analysis.options import folder
+from analysis.pairs import difference
 from analysis.results import Results, analyse
 from analysis.runs import differing
 from analysis.scores import PRIMARY_RULE, SELECTION_RULES, GroupScores
-from analysis.stats import difference, interval
+from analysis.stats import interval
 from analysis.style import label, ordered
 from analysis.tables.cells import plus_minus, signed, span
 
@@ -91,5 +92,5 @@ def score_texts(a: GroupScores, b: GroupScores, name: str, rule: str) -> list[st
     ]
     if not all(have) or not same_problems(a, b):
         return [*texts, "–", "–", "–"]
-    gap, _ = difference(scores[1], scores[0], (b.methods[name].seeds, a.methods[name].seeds), a.benchmark_P)
-    return [*texts, signed(gap.estimate), span(gap.low, gap.high, signed), f"{gap.p_value:.2g}" if gap.df else "–"]
+    gap = difference(scores[1], scores[0], (b.methods[name].seeds, a.methods[name].seeds), a.benchmark_P)
+    return [*texts, signed(gap.estimate), span(gap.low, gap.high, signed), f"{gap.p_value:.2g}" if gap.known else "–"]

@@ -67,16 +67,6 @@ def normal_cdf(z: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.array([math.erf(value) for value in np.ravel(z) / math.sqrt(2)]).reshape(np.shape(z)))
 
 
-def t_power(shift: float, df: float, level: float = 0.95) -> float:
-    """P(|T'| > critical value), T' = noncentral t with noncentrality `shift`: the power of a two-sided t test.
-
-    Conditional on the chi-square in the denominator the numerator is normal; that variable is summed over on a grid.
-    """
-    critical = t_quantile(0.5 + level / 2, df)
-    spread, density = chi_grid(df)
-    return float(density @ (normal_cdf(shift - critical * spread) + normal_cdf(-shift - critical * spread)))
-
-
 def chi_grid(df: float) -> tuple[np.ndarray, np.ndarray]:
     """Values of sqrt(chi²/df) at midpoints, and their probabilities."""
     spread = (np.arange(1000) + 0.5) / 1000 * (1 + 8 / math.sqrt(2 * df))

@@ -7,19 +7,18 @@ python -m analysis power --differences 1,2,5
 from __future__ import annotations
 
 import argparse
-import math
 
-from analysis.compare import pooled_sd
+from analysis.compare import calm_methods, pooled_spread
 from analysis.load import load
 from analysis.options import folder
+from analysis.pairs import Spread, detectable_difference, num_seeds_needed, power_of_pair
 from analysis.results import Results, analyse
 from analysis.scores import PRIMARY_RULE, SELECTION_RULES
-from analysis.stats import detectable_difference, num_seeds_needed, power_of_test
 
-DEFAULT_SD = 0.018
+DEFAULT = Spread(0.018)
 DEFAULT_TEXT = (
-    "90 problems × 16 samples, sd of one run 1.8 points: 0.9 of decoding noise and 1.6 of seeds, "
-    "the values at which three seeds find 2 points about one time in four by a z-test"
+    "90 problems × 16 samples, sd of one run 1.8 points (0.9 of decoding noise and 1.6 of seeds, at which a z-test of three "
+    "seeds finds 2 points one time in four), seeds uncorrelated between methods"
 )
 SEEDS = (2, 3, 5, 8, 10, 20)
 
@@ -28,7 +27,7 @@ def main(argv: list[str]) -> None:
     options = parse(argv)
     differences = [float(text) for text in options.differences.split(",")]
     if not options.roots:
-        print(report("no runs given, defaults", DEFAULT_TEXT, DEFAULT_SD, differences, None))
+        print(report("no runs given, defaults", DEFAULT_TEXT, DEFAULT, differences, None))
         return
     results = analyse(load(options.roots, allow_mixed=options.allow_mixed), options.select)
     if results.warning:
@@ -48,25 +47,28 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def group_report(results: Results, group, differences: list[float]) -> str:
     comparison = results.comparison(group)
-    calm = [name for name in comparison.means if not group.methods[name].collapsed]
-    sd = pooled_sd(comparison, calm)
-    if math.isnan(sd):
+    spread = pooled_spread(comparison)
+    if spread is None:
         return f"{group.group.label}: needs two finished runs of one method that did not collapse\n"
-    source = f"{SELECTION_RULES[results.rule].label}; sd of one run {100 * sd:.2f} points, pooled over {', '.join(calm)}"
-    return report(group.group.label, source, sd, differences, min(len(group.methods[name].runs) for name in comparison.means))
+    source = (
+        f"{SELECTION_RULES[results.rule].label}; sd of one run {100 * spread.sd:.2f} points, correlation between methods at one "
+        f"seed {spread.correlation:.2f}, pooled over {', '.join(calm_methods(comparison))}"
+    )
+    present = min(len(group.methods[name].runs) for name in comparison.means)
+    return report(group.group.label, source, spread, differences, present)
 
 
-def report(title: str, source: str, sd: float, differences: list[float], present: int | None) -> str:
+def report(title: str, source: str, spread: Spread, differences: list[float], present: int | None) -> str:
     """Markdown: power for numbers of seeds, the number that 80 % needs, and what the present number can show."""
     lines = [f"## {title}", "", source, ""]
     lines += ["| true difference | seeds for 80 % | " + " | ".join(f"{n} seeds" for n in SEEDS) + " |"]
     lines += ["|---" * (2 + len(SEEDS)) + "|"]
     for points in differences:
-        needed = num_seeds_needed(points / 100, sd) or "more than 10,000"
-        powers = [f"{100 * power_of_test(points / 100, sd, n):.0f} %" for n in SEEDS]
+        needed = num_seeds_needed(points / 100, spread) or "more than 10,000"
+        powers = [f"{100 * power_of_pair(points / 100, spread, n):.0f} %" for n in SEEDS]
         lines.append(f"| {points:g} points | {needed} | " + " | ".join(powers) + " |")
-    lines += ["", "Chance that one two-sided 5 % comparison tells two methods apart; seeds uncorrelated between methods."]
+    lines += ["", "Chance that one comparison at 5 % tells two methods apart."]
     if present and present > 1:
-        shown = 100 * detectable_difference(present, sd)
+        shown = 100 * detectable_difference(present, spread)
         lines.append(f"The present {present} seeds for each method find {shown:.1f} points four times in five.")
     return "\n".join(lines) + "\n"

@@ -8,38 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
-from analysis.distributions import normal_cdf, range_quantile, range_upper, t_power, t_quantile, t_two_sided
+from analysis.distributions import t_quantile, t_two_sided
 
 LEVEL = 0.95
-MIN_PAIRED = 10
+ALPHA = 0.05  # its complement, exactly
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimate, standard error and degrees of freedom; without a spread to judge by, df is 0 and the bounds are nan.
-
-    `among`: of how many means this is a difference. Bounds and p-value then hold for all their pairs together, by the
-    studentised range (Tukey; Games and Howell for unequal spreads). For two, that is Student's t.
-    """
+    """Estimate, standard error and degrees of freedom; without a spread to judge by, df is 0 and the bounds are nan."""
 
     estimate: float
     se: float
     df: float
-    among: int = 2
+
+    def half_width_at(self, alpha: float) -> float:
+        return self.se * t_quantile(1 - alpha / 2, self.df) if self.df else float("nan")
 
     @property
     def half_width(self) -> float:
-        if not self.df:
-            return float("nan")
-        return self.se * (t_quantile(0.5 + LEVEL / 2, self.df) if self.among == 2 else self._range_quantile)
-
-    @property
-    def _range_quantile(self) -> float:
-        return range_quantile(LEVEL, self.among, self.df) / 2**0.5
+        return self.half_width_at(ALPHA)
 
     @property
     def low(self) -> float:
@@ -56,8 +47,7 @@ class Interval:
             return 1.0
         if self.se == 0:
             return float(self.estimate == 0)
-        t = abs(self.estimate) / self.se
-        return t_two_sided(t, self.df) if self.among == 2 else range_upper(2**0.5 * t, self.among, self.df)
+        return t_two_sided(self.estimate / self.se, self.df)
 
     @property
     def reversed(self) -> Interval:
@@ -118,30 +108,6 @@ def satterthwaite(terms: Sequence[tuple[float, float]]) -> float:
     """Degrees of freedom of a sum of independent variance estimates."""
     total, spread = sum(value for value, _ in terms), sum(value**2 / df for value, df in terms)
     return float(total**2 / spread) if spread > 0 else terms[0][1]
-
-
-def difference(
-    one: np.ndarray, other: np.ndarray, seeds: tuple[list[int], list[int]], strata_P: np.ndarray, problems: str = "crossed"
-) -> tuple[Interval, bool]:
-    """(interval of one − other, whether it is paired by seed number). Scores are [S, P], seeds name their rows.
-
-    Paired from MIN_PAIRED common seeds on, Welch's t otherwise. With fewer seeds pairing loses more by its degrees of freedom
-    than common seeds give back (three seeds: unless their correlation is above 0.58), and comparing many methods pair by pair
-    claims too much; Welch stays valid for correlations ≥ 0. docs/analysis.md has the simulations.
-    """
-    rows = paired_rows(*seeds)
-    if rows is None:
-        return interval([one, other], strata_P, problems), False
-    return interval([one[rows[0]] - other[rows[1]]], strata_P, problems), True
-
-
-def paired_rows(one: list[int], other: list[int]) -> tuple[list[int], list[int]] | None:
-    """Rows of the common seeds in both samples, or None where pairing is not worth its degrees of freedom."""
-    common = sorted(set(one) & set(other))
-    unique = len(set(one)) == len(one) and len(set(other)) == len(other)  # mixed settings may repeat a seed
-    if not unique or len(common) < MIN_PAIRED:
-        return None
-    return [one.index(seed) for seed in common], [other.index(seed) for seed in common]
 
 
 def prediction_half_width(interval: Interval, num_seeds: int, num_new: int) -> float:
@@ -209,51 +175,3 @@ def draw_counts(size: int, resamples: int, generator: np.random.Generator) -> np
 
 def percentile_interval(means: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     return tuple(float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
-
-
-def power_of_test(true_difference: float, sd: float, num_seeds: int) -> float:
-    """Power of the two-sided 5 % test that `difference` makes, for two methods whose runs have standard deviation `sd`.
-
-    Seeds are taken as uncorrelated between methods: Welch's t below MIN_PAIRED seeds, paired from there on.
-    """
-    shift = true_difference / sd * (num_seeds / 2) ** 0.5  # in standard errors
-    if num_seeds >= MIN_PAIRED:
-        return t_power(shift, num_seeds - 1, LEVEL)
-    bounds = welch_bounds(num_seeds)
-    return float((normal_cdf(shift - bounds) + normal_cdf(-shift - bounds)).mean())
-
-
-@lru_cache
-def welch_bounds(num_seeds: int, num_draws: int = 8000) -> np.ndarray:
-    """What a difference in true standard errors must exceed to be told apart, for draws of the two sample variances."""
-    one, other = np.random.default_rng(num_seeds).chisquare(num_seeds - 1, (2, num_draws)) / (num_seeds - 1)
-    df = (num_seeds - 1) * (one + other) ** 2 / (one**2 + other**2)
-    grid = np.linspace(num_seeds - 1, 2 * (num_seeds - 1), 200)
-    critical = np.interp(df, grid, [t_quantile(0.5 + LEVEL / 2, float(point)) for point in grid])
-    return critical * np.sqrt((one + other) / 2)
-
-
-def num_seeds_needed(true_difference: float, sd: float, power: float = 0.8, most: int = 10_000) -> int | None:
-    """Fewest seeds for each method at which a true difference is found with this probability; None if more than `most`."""
-    if sd <= 0:
-        return 2
-    low, high = 1, 2
-    while power_of_test(true_difference, sd, high) < power:
-        low, high = high, high * 2
-        if high > most:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_of_test(true_difference, sd, middle) >= power else (middle, high)
-    return high
-
-
-def detectable_difference(num_seeds: int, sd: float, power: float = 0.8) -> float:
-    """The true difference that this many seeds for each method find with this probability; nan for one seed."""
-    if num_seeds < 2:
-        return float("nan")
-    low, high = 0.0, 100.0  # in standard deviations of a run
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if power_of_test(middle, 1.0, num_seeds) < power else (low, middle)
-    return high * sd

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-from analysis.compare import Comparison, pooled_sd
+from analysis.compare import Comparison, pooled_spread
+from analysis.pairs import detectable_difference, num_seeds_needed
 from analysis.results import Results
 from analysis.scores import SELECTION_RULES
-from analysis.stats import detectable_difference, num_seeds_needed
 from analysis.style import label
 from analysis.tables.cells import collapse_text, plus_minus, points, seed_counts, signed
 from analysis.tables.record import red
@@ -57,7 +55,7 @@ def standing(comparison: Comparison) -> str:
     gaps = lambda names: join(f"{label(name)} ({gap(comparison, name)})" for name in names)
     parts = [f"It cannot be told apart from {gaps(tied)}."] if tied else []
     parts += [f"It is higher than {gaps(lower)}."] if lower else []
-    if any(comparison.contrast(name, best).together.df for name in comparison.by_mean[1:]):
+    if any(comparison.contrast(name, best).together.known for name in comparison.by_mean[1:]):
         together = " together" if len(comparison.means) > 2 else ""
         parts.append(f"In brackets: their difference to it, with intervals that hold at 95 %{together}.")
     return " ".join(parts)
@@ -65,10 +63,10 @@ def standing(comparison: Comparison) -> str:
 
 def gap(comparison: Comparison, name: str) -> str:
     """Such as: −0.6, from −3.1 to +1.9."""
-    interval = comparison.contrast(name, comparison.best).together
-    if not interval.df:
-        return f"{signed(interval.estimate)}, no interval from one seed"
-    return f"{signed(interval.estimate)}, from {signed(interval.low)} to {signed(interval.high)}"
+    difference = comparison.contrast(name, comparison.best).together
+    if not difference.known:
+        return f"{signed(difference.estimate)}, no interval from one seed"
+    return f"{signed(difference.estimate)}, from {signed(difference.low)} to {signed(difference.high)}"
 
 
 def collapses(comparison: Comparison) -> str:
@@ -79,18 +77,19 @@ def collapses(comparison: Comparison) -> str:
 
 def power(comparison: Comparison) -> str:
     """What the sweep can show, judged by the spread of the methods that did not collapse."""
-    methods = comparison.group.methods
-    calm = [name for name in comparison.means if not methods[name].collapsed]
-    sd = pooled_sd(comparison, calm)
-    seeds = min((len(methods[name].runs) for name in comparison.means), default=0)
-    if len(comparison.means) < 2 or seeds < 2 or math.isnan(sd):
-        return "" if len(comparison.means) < 2 else "One seed says nothing about the noise: run at least three."
-    shown = detectable_difference(seeds, sd)
-    needed = num_seeds_needed(TARGET, sd)
+    if len(comparison.means) < 2:
+        return ""
+    seeds, spread = min(len(comparison.group.methods[name].runs) for name in comparison.means), pooled_spread(comparison)
+    if seeds < 2:
+        return "One seed says nothing about the noise: run at least three."
+    if spread is None:
+        return ""
+    needed = num_seeds_needed(TARGET, spread)
     price = f"about {needed}" if needed else "more than 10,000"
     return (
         f"With {count(seeds, 'seed')} for each method and noise like this, a single comparison finds a true difference of "
-        f"{points(shown)} points four times in five; one of {points(TARGET)} points would need {price} seeds."
+        f"{points(detectable_difference(seeds, spread))} points four times in five; one of {points(TARGET)} points would need "
+        f"{price} seeds."
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.compare import pooled_sd
+from analysis.compare import calm_methods, pooled_spread
 from analysis.figures.curves import metric_series
 from analysis.figures.paper import SWEEP, all_looks, step_label
 from analysis.figures.record import Line, Matrix, Missing, Panel, Plot, Series
+from analysis.pairs import Spread, power_of_pair
 from analysis.results import Results
 from analysis.runs import Run
 from analysis.scores import GroupScores
-from analysis.stats import power_of_test
 from analysis.style import label
 from analysis.tables.cells import signed
 from harness.metric_table import POSITION_BUCKETS
@@ -36,8 +36,8 @@ def fig_pairwise(results: Results) -> Plot | Missing:
             for j, other in enumerate(names):
                 if i != j:
                     c = comparison.contrast(one, other)
-                    values[i, j] = 100 * c.interval.estimate
-                    texts[i][j] = signed(c.interval.estimate) + ("*" if c.told_apart else "")
+                    values[i, j] = 100 * c.together.estimate
+                    texts[i][j] = signed(c.together.estimate) + ("*" if c.told_apart else "")
         labels = [label(name) for name in names]
         run_ids = [run_id for name in names for run_id in group.methods[name].run_ids]
         panels.append(
@@ -168,32 +168,33 @@ def map_values(results: Results, runs: list[Run], key: str) -> np.ndarray:
 
 def fig_power(results: Results) -> Plot | Missing:
     """Chance to tell two methods apart against the number of seeds, by the spread of these runs."""
-    seeds = np.arange(2, 31)
     panels = []
     for group in results.groups:
         comparison = results.comparison(group)
-        calm = [name for name in comparison.means if not group.methods[name].collapsed]
-        sd = pooled_sd(comparison, calm)
-        if np.isfinite(sd) and sd > 0:
-            run_ids = [run_id for name in calm for run_id in group.methods[name].run_ids]
-            curves = [power_curve(points, sd, seeds, i, run_ids) for i, points in enumerate((1, 2, 5, 10))]
+        spread = pooled_spread(comparison)
+        if spread is not None and spread.sd > 0:
+            run_ids = [run_id for name in calm_methods(comparison) for run_id in group.methods[name].run_ids]
+            curves = [power_curve(points, spread, i, run_ids) for i, points in enumerate((1, 2, 5, 10))]
             present = max(len(group.methods[name].runs) for name in comparison.means)
-            title = f"{results.group_label(group)}: sd {100 * sd:.1f} points"
+            title = f"{results.group_label(group)}: sd {100 * spread.sd:.1f} points, correlation {spread.correlation:.2f}"
             panels.append(Panel(title, "seeds for each method", "power (%)", curves, marks=[(float(present), f"now: {present}")]))
     if not panels:
         return Missing("Power", "two finished runs of one method that did not collapse", SWEEP)
-    note = "Two-sided 5 % test of one pair, seeds uncorrelated between methods; sd of a run, over methods without collapses."
+    note = (
+        "One comparison of two methods at 5 %; sd of a run and its correlation between methods, over methods without collapses."
+    )
     return Plot("Chance to tell two methods apart", panels, [note], columns=2)
 
 
-def power_curve(points: float, sd: float, seeds: np.ndarray, i: int, run_ids: list[str]) -> Series:
-    power = np.array([100 * power_of_test(points / 100, sd, int(n)) for n in seeds])
+NUM_SEEDS = np.arange(2, 31)
+
+
+def power_curve(points: float, spread: Spread, i: int, run_ids: list[str]) -> Series:
+    power = np.array([100 * power_of_pair(points / 100, spread, int(n)) for n in NUM_SEEDS])
     nothing = np.full_like(power, np.nan)
     colour, dash = ["#0072B2", "#009E73", "#E69F00", "#D55E00"][i], ["-", "--", "-.", ":"][i]
-    text = f"{points} point{'s' if points != 1 else ''}"
-    return Series(
-        text, colour, dash, seeds, power, nothing, nothing, [Line(run_id, np.array([]), np.array([])) for run_id in run_ids]
-    )
+    lines = [Line(run_id, np.array([]), np.array([])) for run_id in run_ids]
+    return Series(f"{points} point{'s' if points != 1 else ''}", colour, dash, NUM_SEEDS, power, nothing, nothing, lines)
 
 
 def fig_stability(results: Results) -> Plot | Missing:

@@ -12,7 +12,6 @@ from analysis.figures.paper import effective_threshold
 from analysis.figures.record import Matrix, Missing, Plot, sidecar
 from analysis.load import load
 from analysis.results import analyse
-from analysis.stats import power_of_test
 
 NEVER_HERE = {"fig3", "fig5", "fig6", "fig_agreement"}  # need traces, variants, recorded batches
 
@@ -147,7 +146,7 @@ def test_power_curve(results):
     (panel,) = FIGURES["fig_power"](results).panels
     assert panel.marks == [(3.0, "now: 3")]
     assert by_label(panel)["10 points"].mean[1] > by_label(panel)["2 points"].mean[1]
-    assert by_label(panel)["5 points"].x[1] == 3 and 0 < power_of_test(0.05, 0.03, 3) < 1
+    assert by_label(panel)["5 points"].x[1] == 3
 
 
 def test_position_map(results):

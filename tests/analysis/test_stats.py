@@ -1,14 +1,11 @@
 """Statistics against scipy, closed forms and hand-worked cases."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import scipy.stats
 
 from analysis import stats
-from analysis.coverage import STRATA_P, World, covers, family, intervals, plain_bootstrap, simulate
-from analysis.distributions import betainc, t_power, t_quantile, t_two_sided
+from analysis.distributions import betainc, range_quantile, range_upper, t_quantile, t_two_sided
 
 ONE = np.zeros(6, dtype=int)  # six problems, one benchmark
 
@@ -23,9 +20,13 @@ def test_student_against_scipy(df):
     assert t_quantile(0.975, df) == pytest.approx(scipy.stats.t.ppf(0.975, df), rel=1e-10)
     for t in (0.0, 0.3, 2.3, 40.0):
         assert t_two_sided(t, df) == pytest.approx(2 * scipy.stats.t.sf(t, df), rel=1e-9)
-    critical = scipy.stats.t.ppf(0.975, df)
-    power = scipy.stats.nct.sf(critical, df, 2.5) + scipy.stats.nct.cdf(-critical, df, 2.5)
-    assert t_power(2.5, df) == pytest.approx(power, abs=1e-5)
+
+
+@pytest.mark.parametrize(("num_means", "df"), [(2, 4), (3, 2), (7, 9), (5, 2.7)])
+def test_studentised_range_against_scipy(num_means, df):
+    for q in (1.0, 4.0, 12.0):
+        assert range_upper(q, num_means, df) == pytest.approx(scipy.stats.studentized_range.sf(q, num_means, df), abs=2e-5)
+    assert range_quantile(0.95, num_means, df) == pytest.approx(scipy.stats.studentized_range.ppf(0.95, num_means, df), rel=1e-4)
 
 
 def test_betainc_against_scipy():
@@ -46,29 +47,6 @@ def test_two_samples_are_welch():
     reference = scipy.stats.ttest_ind(one.mean(1), other.mean(1), equal_var=False)
     assert result.p_value == pytest.approx(reference.pvalue)
     assert (result.low, result.high) == pytest.approx(tuple(reference.confidence_interval(0.95)))
-
-
-def test_differences_of_common_seeds_are_paired():
-    one, other = scores(3, 12), scores(4, 12)
-    seeds = list(range(12))
-    result, paired = stats.difference(one, other[::-1], (seeds, seeds[::-1]), ONE, problems="fixed")
-    assert paired and result.p_value == pytest.approx(scipy.stats.ttest_rel(one.mean(1), other.mean(1)).pvalue)
-
-
-TEN = list(range(10))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "rows"),
-    [
-        (TEN, TEN, (TEN, TEN)),
-        ([99, *TEN], [50, *TEN[::-1]], (list(range(1, 11)), list(range(10, 0, -1)))),
-        ([1, 2, 3], [1, 2, 3], None),  # too few to be worth the degrees of freedom
-        ([0, *TEN], TEN, None),  # a seed twice: which is its partner?
-    ],
-)
-def test_which_seeds_are_paired(one, other, rows):
-    assert stats.paired_rows(one, other) == rows
 
 
 def test_crossed_variance_is_that_of_the_two_way_table():
@@ -163,71 +141,3 @@ def test_bootstrap_pairs_methods_by_its_seed():
 def test_drawn_counts_add_up():
     counts = stats.draw_counts(7, 500, np.random.default_rng(0))
     assert (counts.sum(1) == 7).all() and counts.mean(0) == pytest.approx(np.ones(7), abs=0.15)
-
-
-def test_seeds_needed_are_the_fewest():
-    needed = stats.num_seeds_needed(0.02, 0.018)
-    assert stats.power_of_test(0.02, 0.018, needed) >= 0.8 > stats.power_of_test(0.02, 0.018, needed - 1)
-    assert stats.num_seeds_needed(0.02, 0.0) == 2
-    assert stats.num_seeds_needed(1e-5, 0.1) is None
-
-
-def test_detectable_difference_has_the_power_it_claims():
-    shown = stats.detectable_difference(3, 0.02)
-    assert stats.power_of_test(shown, 0.02, 3) == pytest.approx(0.8, abs=1e-6)
-    assert np.isnan(stats.detectable_difference(1, 0.02))
-
-
-@pytest.mark.parametrize("num_seeds", [3, 12])
-def test_power_agrees_with_simulation(num_seeds):
-    one, other = np.random.default_rng(0).standard_normal((2, 6000, num_seeds))
-    shift = 3.5 / num_seeds**0.5
-    test = (
-        scipy.stats.ttest_ind(one + shift, other, axis=1, equal_var=False)
-        if num_seeds < 5
-        else scipy.stats.ttest_rel(one + shift, other, axis=1)
-    )
-    assert stats.power_of_test(shift, 1.0, num_seeds) == pytest.approx((test.pvalue < 0.05).mean(), abs=0.02)
-
-
-@pytest.mark.parametrize("world", [World(3, 1.0), World(5, 0.3)])
-def test_coverage_in_small(world):
-    """The published table in small: 300 sweeps, so bounds are three standard errors wide."""
-    share = simulate(world, intervals, 300, seed=1)
-    assert min(share["mean, these problems"], share["mean, new problems"], share["difference"]) > 91
-    assert share["false “A is better”"] < 6
-
-
-def test_the_coverage_check_has_teeth():
-    """It finds the plain bootstrap of three seeds too narrow."""
-    assert simulate(World(3, 3.0), plain_bootstrap, 150, seed=1)["mean, seeds only, these problems"] < 85
-
-
-def test_ignoring_seeds_would_be_found_out():
-    """With problems as the only source of noise, coverage falls far below what is claimed."""
-    world, generator = World(3, 5.0), np.random.default_rng(2)
-    hits = []
-    for _ in range(200):
-        sample, truth = world.methods(1, generator)
-        problems_only = stats.interval([sample[0].T], np.zeros(3, dtype=int))  # problems take the place of seeds
-        hits.append(covers(problems_only, truth[0]))
-    assert np.mean(hits) < 0.9 and len(STRATA_P) == 90
-
-
-def test_false_claims_in_a_family_are_held():
-    share = simulate(World(3, 1.0), family(4), 150, seed=1)
-    assert max(share.values()) < 12
-
-
-def test_comparisons_together_are_the_studentised_range():
-    one, other = scores(1, 4), scores(2, 4)
-    alone = stats.interval([one, other], ONE)
-    together = replace(alone, among=5)
-    statistic = 2**0.5 * abs(alone.estimate) / alone.se
-    assert together.p_value == pytest.approx(scipy.stats.studentized_range.sf(statistic, 5, alone.df), abs=1e-4)
-    assert together.half_width == pytest.approx(
-        alone.se * scipy.stats.studentized_range.ppf(0.95, 5, alone.df) / 2**0.5, rel=1e-4
-    )
-    assert together.reversed.low == pytest.approx(-together.high)
-    assert replace(alone, among=2) == alone
-    assert alone.p_value == pytest.approx(scipy.stats.studentized_range.sf(statistic, 2, alone.df), abs=1e-4)

@@ -4,6 +4,7 @@ import csv
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from latex import check
 from made_up import write_run
 
 from analysis.load import load
+from analysis.pairs import difference
 from analysis.results import analyse
-from analysis.stats import interval
 from analysis.tables import TABLES
 from analysis.tables.record import Cell, Table, as_csv, latex, latex_escape, markdown
 from analysis.tables.runs import per_run
@@ -60,11 +61,14 @@ def test_selection_rules_side_by_side(results):
 def test_every_pair_once_with_its_interval(results):
     table = TABLES["table_pairwise"](results)
     assert len(table.rows) == 6
-    values = cell(table, "CISPO − CPPO", "difference").values
     group = results.groups[0]
-    reference = interval([group.selected("cispo", "last3"), group.selected("cppo", "last3")], group.benchmark_P, "crossed")
-    assert values["mean"] == pytest.approx(0.0694444 - 0.7083333, abs=1e-6)
-    assert (values["low"], values["high"]) == pytest.approx((reference.low, reference.high))
+    seeds = [1, 2, 3], [1, 2, 3]
+    reference = difference(group.selected("cispo", "last3"), group.selected("cppo", "last3"), seeds, group.benchmark_P)
+    assert cell(table, "CISPO − CPPO", "difference").values["mean"] == pytest.approx(0.0694444 - 0.7083333, abs=1e-6)
+    alone, together = (cell(table, "CISPO − CPPO", f"95 % {text}").values for text in ("interval", "all pairs together"))
+    assert (alone["low"], alone["high"]) == pytest.approx((reference.low, reference.high))
+    assert together["low"] == pytest.approx(replace(reference, among=4).low)
+    assert cell(table, "CISPO − CPPO", "judged by").text == reference.way
     assert cell(table, "CISPO − CPPO", "P(improvement)").text == "0.00"
     assert cell(table, "CISPO − CPPO", "told apart").text == "yes"
 

@@ -1,0 +1,171 @@
+"""Is one method better than another? The one test that tables, figures and the verdict use, and its power."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from analysis.distributions import normal_cdf, range_quantile, range_upper, t_quantile
+from analysis.stats import ALPHA, Interval, interval
+
+MIN_PAIRED = 3  # two paired seeds would leave one degree of freedom
+
+
+@dataclass(frozen=True)
+class Difference:
+    """mean(one) − mean(other), judged in two ways: Welch's t, and paired by seed number where both have the same seeds.
+
+    Each way gets half of the 5 %, and the narrower interval counts. Paired is narrower where the seeds of two methods move
+    together (common random numbers), Welch where they do not or where seeds are few; having two looks is paid for.
+    `among`: of how many means this is a difference. Interval and p-value then hold for all their pairs at once: by the
+    studentised range for Welch (Games and Howell), by Bonferroni for paired.
+    """
+
+    welch: Interval
+    paired: Interval | None
+    among: int = 2
+
+    @property
+    def estimate(self) -> float:
+        return self.welch.estimate
+
+    @property
+    def known(self) -> bool:
+        """Whether there is any spread to judge by."""
+        return self.welch.df > 0
+
+    @property
+    def ways(self) -> int:
+        return 1 if self.paired is None else 2
+
+    @property
+    def num_pairs(self) -> int:
+        return self.among * (self.among - 1) // 2
+
+    @property
+    def half_widths(self) -> dict[str, float]:
+        """Of each way; nan where there is nothing to judge by."""
+        if not self.known:
+            return {"Welch": float("nan")}
+        alpha = ALPHA / self.ways
+        if self.among == 2:
+            widths = {"Welch": self.welch.half_width_at(alpha)}
+        else:
+            widths = {"Welch": self.welch.se * range_quantile(1 - alpha, self.among, self.welch.df) / 2**0.5}
+        return widths if self.paired is None else widths | {"paired": self.paired.half_width_at(alpha / self.num_pairs)}
+
+    @property
+    def way(self) -> str:
+        """The way whose interval counts."""
+        return min(self.half_widths, key=self.half_widths.get)
+
+    @property
+    def low(self) -> float:
+        return self.estimate - min(self.half_widths.values())
+
+    @property
+    def high(self) -> float:
+        return self.estimate + min(self.half_widths.values())
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, against zero; below 5 % exactly where the interval leaves out zero."""
+        p_values = [self.welch.p_value if self.among == 2 else range_p(self.welch, self.among)]
+        if self.paired is not None:
+            p_values.append(self.num_pairs * self.paired.p_value)
+        return min(1.0, self.ways * min(p_values))
+
+    @property
+    def alone(self) -> Difference:
+        return replace(self, among=2)
+
+    @property
+    def reversed(self) -> Difference:
+        return replace(self, welch=self.welch.reversed, paired=self.paired and self.paired.reversed)
+
+
+def range_p(welch: Interval, among: int) -> float:
+    """Chance that the largest of all pairwise differences among equal means is this large."""
+    if not welch.df or welch.se == 0:
+        return welch.p_value
+    return range_upper(2**0.5 * abs(welch.estimate) / welch.se, among, welch.df)
+
+
+def difference(
+    one: np.ndarray, other: np.ndarray, seeds: tuple[list[int], list[int]], strata_P: np.ndarray, problems: str = "crossed"
+) -> Difference:
+    """one − other, problem by problem. Scores are [S, P], seeds name their rows."""
+    welch, order = interval([one, other], strata_P, problems), pairing(*seeds)
+    paired = None if order is None else interval([one - other[order]], strata_P, problems)
+    return Difference(welch, paired)
+
+
+def pairing(one: list[int], other: list[int]) -> list[int] | None:
+    """Rows of `other` in the order of the seeds of `one`; None unless both have the same seeds, once each and enough."""
+    if len(one) < MIN_PAIRED or len(set(one)) < len(one) or sorted(one) != sorted(other):
+        return None
+    return [other.index(seed) for seed in one]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How runs vary: sd of one run's summary over seeds, and its correlation between two methods at one seed number."""
+
+    sd: float
+    correlation: float = 0.0
+
+
+def power_of_pair(true_difference: float, spread: Spread, num_seeds: int) -> float:
+    """Chance that one comparison of two methods, each with this many seeds, tells them apart."""
+    if num_seeds < 2:
+        return 0.0
+    standard_error = spread.sd * (2 * (1 - spread.correlation) / num_seeds) ** 0.5
+    bounds, shift = power_bounds(num_seeds, round(spread.correlation, 2)), true_difference / standard_error
+    return float((normal_cdf(shift - bounds) + normal_cdf(-shift - bounds)).mean())
+
+
+@lru_cache
+def power_bounds(num_seeds: int, correlation: float, num_draws: int = 4000) -> np.ndarray:
+    """What the difference, in its true standard errors, must exceed to be told apart, for draws of the seeds' spread."""
+    ways = 1 if num_seeds < MIN_PAIRED else 2
+    critical = lambda df: t_quantile(1 - ALPHA / ways / 2, float(df))
+    if num_seeds > 60:  # spreads are known well, and pairing is never worse than Welch
+        return np.array([critical(num_seeds - 1)])
+    common, one, other = np.random.default_rng(num_seeds).standard_normal((3, num_draws, num_seeds))
+    one, other = (correlation**0.5 * common + (1 - correlation) ** 0.5 * own for own in (one, other))
+    a, b = (sample.var(1, ddof=1) / num_seeds for sample in (one, other))
+    grid = np.linspace(num_seeds - 1, 2 * (num_seeds - 1), 200)
+    df = (num_seeds - 1) * (a + b) ** 2 / (a**2 + b**2)
+    bounds = np.interp(df, grid, [critical(point) for point in grid]) * np.sqrt(a + b)
+    if ways == 2:
+        bounds = np.minimum(bounds, critical(num_seeds - 1) * (one - other).std(1, ddof=1) / num_seeds**0.5)
+    return bounds / (2 * (1 - correlation) / num_seeds) ** 0.5
+
+
+def num_seeds_needed(true_difference: float, spread: Spread, power: float = 0.8, most: int = 10_000) -> int | None:
+    """Fewest seeds for each method at which a true difference is found with this probability; None if more than `most`."""
+    if spread.sd <= 0:
+        return 2
+    low, high = 1, 2
+    while power_of_pair(true_difference, spread, high) < power:
+        low, high = high, high * 2
+        if high > most:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power_of_pair(true_difference, spread, middle) >= power else (middle, high)
+    return high
+
+
+def detectable_difference(num_seeds: int, spread: Spread, power: float = 0.8) -> float:
+    """The true difference that this many seeds for each method find with this probability; nan for one seed."""
+    if num_seeds < 2:
+        return float("nan")
+    low, high = 0.0, 100.0  # in standard deviations of a run
+    unit = replace(spread, sd=1.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power_of_pair(middle, unit, num_seeds) < power else (low, middle)
+    return high * spread.sd
