@@ -185,7 +185,7 @@ def sample(logprobs: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: f
 
 def nucleus(probs: Tensor, top_p: float) -> Tensor:
     """Zero all but the smallest set of most likely tokens whose mass reaches top_p."""
-    ordered, order = probs.sort(-1, descending=True, stable=True)
+    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
     beyond = ordered.cumsum(-1) - ordered >= top_p
     return torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(beyond, 0.0))
 
