@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from evals.records import Grade
 WORKER = Path(__file__).with_name("math_verify_worker.py")
 MAX_ANSWER = 1000
 START_SECONDS = 120
+_TAIL = "\\.,;:。 "  # full stops and LaTeX spaces
+_SPACING = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]")
+_FREE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # "2 04" is not 204
 _OUTCOMES = {
     "correct": ("correct", ""),
     "wrong": ("wrong", ""),
@@ -70,7 +74,8 @@ class Worker:
 
 
 class MathVerifyGrader(Grader):
-    """Compares what the deciding marker holds with the gold by math-verify 0.9; equal strings and two integers need no process.
+    """Compares what the deciding marker holds with the gold by math-verify 0.9; two integers, or texts equal but for
+    spacing, need no process.
 
     The worker starts with the first answer that needs it and is killed when an answer takes `deadline` seconds; its
     successor starts while the deadline still runs, so that a bomb costs the deadline and no more. Not for several threads.
@@ -102,8 +107,9 @@ class MathVerifyGrader(Grader):
 
     def _verify(self, gold: str, stated: str) -> Grade:
         integers = read_integer(gold), read_integer(stated)
-        if stated == gold or None not in integers:
-            return Grade("correct" if stated == gold or integers[0] == integers[1] else "wrong", kept(stated))
+        same = _compact(gold) == _compact(stated)
+        if same or None not in integers:
+            return Grade("correct" if same or integers[0] == integers[1] else "wrong", kept(stated))
         if len(stated) > MAX_ANSWER:
             return Grade("wrong", kept(stated), "too_long")
         result = self._ask(gold, stated)
@@ -145,8 +151,14 @@ class MathVerifyGrader(Grader):
 
 def _stated(marker: Marker | None) -> str:
     r"""What is compared: the marker's content without the dress around it. "$\frac12$." is \frac12."""
-    stated = plain_characters(marker.stated if marker else "").strip("*_` ").rstrip(".,;。 ")
+    stated = plain_characters(marker.stated if marker else "").strip("*_` ").rstrip(_TAIL)
     for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
         if len(stated) > len(left + right) and stated.startswith(left) and stated.endswith(right):
             stated = stated.removeprefix(left).removesuffix(right)
-    return stated.strip("$. ")
+    return stated.strip("$ ").rstrip(_TAIL)
+
+
+def _compact(latex: str) -> str:
+    """The LaTeX without spacing and size commands: what prints the same but for its spacing is equal."""
+    spaced = " ".join(_SPACING.sub(" ", latex.rstrip(_TAIL)).split())
+    return _FREE_SPACE.sub("", spaced).replace("dfrac", "frac").replace("tfrac", "frac")

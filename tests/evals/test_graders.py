@@ -95,6 +95,8 @@ def test_a_gold_that_is_no_integer_is_an_error_and_no_wrong_answer():
 def test_latex_by_math_verify(math_verify):
     assert math_verify.grade("\\boxed{\\frac{2}{4}}", "\\frac12").correct
     assert math_verify.grade("Answer: $0.5$", "\\frac12").correct
+    assert math_verify.grade("\\boxed{\\dfrac{1}{3}\\,}.", "\\frac{2}{6}").correct
+    assert math_verify.grade("Answer: $\\left(1,\\ 2\\right).$", "(1,2)").correct
     assert math_verify.grade("Answer: $(1, 2)$", "(1,2)").correct
     assert math_verify.grade("\\boxed{\\frac{1}{3}}", "\\frac12").verdict == "wrong"
     with pytest.raises(ValueError, match="gold"):
