@@ -1,7 +1,7 @@
 """Which training problems stand in an evaluation set: equal normalised texts, or a shared run of words."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from evals.problems import normalise
@@ -23,29 +23,38 @@ class Hit:
 def find_overlap(train: Iterable[Problem], evaluation: Sequence[Problem], n: int = NGRAM, min_overlap: float = 0.5) -> list[Hit]:
     """Every pair with equal normalised text, or with at least `min_overlap` of the evaluation problem's runs of n words
     (all of its words where it has fewer) in the training problem. Time grows with the training text, not with the pairs."""
-    grams = [_ngrams(problem.text, n) for problem in evaluation]
+    words = [normalise(problem.text).split() for problem in evaluation]
+    grams = [_ngrams(own, n) for own in words]
     holders = defaultdict(list)
+    lengths = defaultdict(set)  # the first two words of a run -> how long such runs are: most positions need no longer look
     for index, own in enumerate(grams):
         for gram in own:
             holders[gram].append(index)
-    texts = {normalise(problem.text): index for index, problem in enumerate(evaluation)}
-    return [hit for problem in train for hit in _hits(problem, evaluation, texts, grams, holders, n, min_overlap)]
+            lengths[gram[:2]].add(len(gram))
+    exact = {tuple(own): index for index, own in enumerate(words)}
+    return [hit for problem in train for hit in _hits(problem, evaluation, exact, grams, holders, lengths, min_overlap)]
 
 
-def _hits(problem, evaluation, texts, grams, holders, n, min_overlap) -> Iterable[Hit]:
-    exact = texts.get(normalise(problem.text))
-    if exact is not None:
-        yield Hit(problem.id, evaluation[exact].id, "exact", 1.0)
-    shared: dict[int, int] = defaultdict(int)
-    lengths = {n} | {len(gram) for own in grams for gram in own}
-    for gram in set().union(*(_ngrams(problem.text, length) for length in lengths)):
-        for index in holders.get(gram, ()):
-            shared[index] += 1
+def _hits(problem, evaluation, exact, grams, holders, lengths, min_overlap) -> Iterator[Hit]:
+    words = normalise(problem.text).split()
+    equal = exact.get(tuple(words))
+    if equal is not None:
+        yield Hit(problem.id, evaluation[equal].id, "exact", 1.0)
+    shared = Counter(index for gram in _known_runs(words, lengths) for index in holders.get(gram, ()))
     for index, count in shared.items():
-        if index != exact and count >= min_overlap * len(grams[index]):
+        if index != equal and count >= min_overlap * len(grams[index]):
             yield Hit(problem.id, evaluation[index].id, "ngram", count / len(grams[index]))
 
 
-def _ngrams(text: str, n: int) -> set[tuple[str, ...]]:
-    words = normalise(text).split()
+def _known_runs(words: list[str], lengths: dict[tuple[str, ...], set[int]]) -> set[tuple[str, ...]]:
+    starts = zip(words, words[1:] + [None])
+    return {
+        tuple(words[i : i + length])
+        for i, pair in enumerate(starts)
+        for key in (pair, pair[:1])
+        for length in lengths.get(key, ())
+    }
+
+
+def _ngrams(words: list[str], n: int) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
