@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from evals.problems import normalise
 from evals.records import Problem
@@ -47,10 +48,9 @@ def _hits(problem, evaluation, exact, grams, holders, lengths, min_overlap) -> I
 
 
 def _known_runs(words: list[str], lengths: dict[tuple[str, ...], set[int]]) -> set[tuple[str, ...]]:
-    starts = zip(words, words[1:] + [None])
     return {
         tuple(words[i : i + length])
-        for i, pair in enumerate(starts)
+        for i, pair in enumerate(pairwise([*words, None]))
         for key in (pair, pair[:1])
         for length in lengths.get(key, ())
     }
