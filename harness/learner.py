@@ -5,8 +5,10 @@ A rule sees detached tensors and answers with weights; everything that carries g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from harness.logprobs import token_logprobs
 from harness.loss import Totals, surrogate_loss, token_scale
 from harness.timing import Timer
 from methods.base import Decision, Rule, TokenBatch
+
+Score = Callable[[str, str], Tensor]
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Judged:
     decision: Decision
     divergence: Tensor  # [b, T] train.divergence, the same score for every method
     entropy: Tensor
+    pair: PolicyPair | None  # kept on request only: its Top-K tensors are large
 
 
 @dataclass
@@ -62,7 +67,7 @@ class Learner:
         )
         self.num_updates = 0
 
-    def update(self, minibatch: Experience, timer: Timer) -> Update:
+    def update(self, minibatch: Experience, timer: Timer, keep_pairs: bool = False) -> Update:
         """Accumulate the gradient of a whole minibatch, then take one optimizer step unless it is not finite."""
         totals = Totals.of(minibatch.mask)
         parts = [minibatch.rows(index) for index in microbatches(minibatch, self.config.token_budget)]
@@ -75,6 +80,8 @@ class Learner:
                 judged.append(self.judge(part, scored, decision))
             with timer("forward_backward"):
                 loss += self.backward(judged[-1], scored.logprobs, totals)
+            if not keep_pairs:
+                judged[-1].pair = None
         with timer("optimizer"):
             grad_norm, skipped = self.step(loss)
         return Update(judged, loss, grad_norm, skipped, sum(part.inputs.numel() for part in parts))
@@ -104,23 +111,10 @@ class Learner:
             part.mask,
             self.vocab_size,
         )
-        shared = divergence(self.config.divergence, pair)
-        batch = self.token_batch(part, scored, pair, shared)
-        return Judged(batch, decision or self.rule(batch), shared, scored.entropy)
-
-    def token_batch(self, part: Experience, scored: Scored, pair: PolicyPair, shared: Tensor) -> TokenBatch:
-        name, topk_set = self.rule.divergence, self.rule.topk_set
-        same = name is None or (name == self.config.divergence and topk_set == "union")
-        return TokenBatch(
-            scored.logprobs,
-            part.anchor_logprobs,
-            part.advantages[:, None].expand_as(part.mask),
-            part.mask,
-            divergence=shared if same else divergence(name, pair, topk_set),
-            response_key=part.response_key,
-            kl_direction=kl_direction(pair, topk_set) if getattr(self.rule, "needs_kl_direction", False) else None,
-            horizon=self.horizon,
-        )
+        score = cache(lambda name, topk_set: divergence(name, pair, topk_set))
+        batch = token_batch(self.rule, pair, score, part.advantages, part.response_key, self.horizon)
+        shared = score(self.config.divergence, "union")
+        return Judged(batch, decision or self.rule(batch), shared, scored.entropy, pair)
 
     def backward(self, judged: Judged, logprobs: Tensor, totals: Totals) -> float:
         batch = judged.batch
@@ -166,6 +160,20 @@ class Learner:
         if self.config.precision == "float32":
             return nullcontext()
         return torch.autocast(self.model.device.type, getattr(torch, self.config.precision))
+
+
+def token_batch(rule: Rule, pair: PolicyPair, score: Score, advantages: Tensor, response_key: Tensor, horizon: int) -> TokenBatch:
+    """What `rule` looks at; advantages and response_key [B]. score(name, topk_set) gives a divergence of the pair, [B, T]."""
+    return TokenBatch(
+        pair.logprobs,
+        pair.rollout_logprobs,
+        advantages[:, None].expand_as(pair.mask),
+        pair.mask,
+        divergence=None if rule.divergence is None else score(rule.divergence, rule.topk_set),
+        response_key=response_key,
+        kl_direction=kl_direction(pair, rule.topk_set) if rule.needs_kl_direction else None,
+        horizon=horizon,
+    )
 
 
 def join_batches(batches: list[TokenBatch]) -> TokenBatch:
