@@ -1,0 +1,62 @@
+"""Matched settings: between two runs of a sweep nothing but `method` and `seed` differs, down to the sampled tokens."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.compose import compose_plan, expand_model
+from harness.identity import different_keys
+from methods import METHODS
+
+PRESETS = sorted(path.stem for path in Path("conf/method").resolve().glob("*.yaml")) or sorted(METHODS)
+
+
+@pytest.fixture(scope="module")
+def plans():
+    return {preset: compose_plan([f"method={preset}"]) for preset in PRESETS}
+
+
+def test_every_rule_has_a_config():
+    assert set(METHODS) <= set(PRESETS)
+
+
+def test_only_the_method_differs(plans):
+    settings = [plan.settings for plan in plans.values()]
+    assert {key.partition(".")[0] for key in different_keys(settings)} == {"method"}
+    assert len({plan.settings_fingerprint for plan in plans.values()}) == 1
+    assert len({plan.config_hash for plan in plans.values()}) == len(plans)
+
+
+@pytest.mark.parametrize("change", ["train.lr=1e-4", "rollout.lag=0", "eval.n=2", "data.max_response_length=80"])
+def test_a_shared_setting_changes_the_fingerprint(change, plans):
+    assert compose_plan(["method=cppo", change]).settings_fingerprint != plans["cppo"].settings_fingerprint
+
+
+@pytest.mark.parametrize(
+    "change", ["cluster=debug", "runs_dir=elsewhere", "checkpoint.every=3", "harness.display=none", "record.samples=false"]
+)
+def test_an_operational_setting_changes_no_hash(change, plans):
+    changed = compose_plan(["method=cppo", change])
+    assert changed.config_hash == plans["cppo"].config_hash
+
+
+def test_overrides_of_a_rule_are_part_of_the_name():
+    plan = compose_plan(["method=cppo", "method.delta=0.2"])
+    assert plan.run_id.startswith("default/chain/cppo,delta=0.2/seed=1-")
+
+
+def test_first_rollouts_are_the_same_tokens_for_all_methods(tmp_path):
+    from harness.parts import build
+
+    small = [f"runs_dir={tmp_path}", "train.prompts_per_step=3", "eval.benchmarks=[]", "rollout.lag=0"]
+    rollouts = [build(compose_plan([f"method={name}", *small])).queue.take(1)[0] for name in ("cppo", "pg_is")]
+    assert torch.equal(rollouts[0].tokens, rollouts[1].tokens)
+    assert torch.equal(rollouts[0].logprobs, rollouts[1].logprobs)
+    other_seed = build(compose_plan(["method=cppo", "seed=2", *small])).queue.take(1)[0]
+    assert not torch.equal(rollouts[0].prompts, other_seed.prompts)
+
+
+def test_a_model_path_is_short_for_the_hf_preset():
+    assert expand_model(["-m", "model=org/name", "seed=1"]) == ["-m", "model=hf", "model.path=org/name", "seed=1"]
+    assert expand_model(["model=chain"]) == ["model=chain"]
