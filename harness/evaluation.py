@@ -1,15 +1,20 @@
-"""Score a model on benchmarks: one row per problem, all benchmarks decoded side by side."""
+"""Score a model on benchmarks: samples of every question, graded; one row per problem; what can be said of them later."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
+from evals.graders import Grader
+from evals.metrics import length_quantiles, maj_at_k, mean_score, summarise
 from evals.records import Grade, Problem
 from harness.config import EvalConfig
 from harness.rollout.records import RolloutEngine, Sampling, request_seed
-from harness.store import RunFolder, write_atomic
+from harness.store import write_atomic
 
 
 @dataclass(frozen=True)
@@ -21,65 +26,132 @@ class Question:
 
 @dataclass(frozen=True)
 class Sample:
-    """One graded response of one question."""
+    """One graded response, as samples/step=<n>.jsonl.gz stores it: enough to grade it again without a model."""
 
-    question: Question
-    index: int  # 0 … n − 1
-    response: str
-    truncated: bool
-    grade: Grade
+    step: int
+    benchmark: str
+    problem_id: str
+    sample: int  # 0 … n − 1
+    answer: str  # the gold
+    response: str  # special tokens removed
+    length: int  # tokens, the end token included
+    truncated: bool  # cut at eval.max_response_length
+    verdict: str  # evals.records.VERDICTS
+    extracted: str | None
+    reason: str
+    grader: str  # name and version, "integer/1"
+
+    def graded(self, grade: Grade, grader: str) -> Sample:
+        return replace(self, verdict=grade.verdict, extracted=grade.extracted, reason=grade.reason, grader=grader)
 
 
-def evaluate(engine: RolloutEngine, questions: list[Question], tokenizer, grader, config: EvalConfig, seed: int, step: int):
-    """n samples of every question, graded; list[Sample], question-major. Seeds depend on run seed, step and question only."""
+def evaluate(
+    engine: RolloutEngine, questions: list[Question], tokenizer, grader: Grader, config: EvalConfig, seed: int, step: int
+) -> Iterator[list[Sample]]:
+    """n graded samples of every question, question-major, as batches of whole questions with at most eval.max_rows responses.
+
+    The random stream of a response depends on run seed, step, question and sample index only.
+    """
     sampling = Sampling(config.max_response_length, config.temperature, config.top_p)
-    pairs = [(question, i) for question in questions for i in range(config.n)]
-    seeds = [request_seed(seed, "eval", step, q.benchmark, q.problem.id, i) for q, i in pairs]
-    rollout = engine.generate([question.prompt_ids for question in questions], seeds, sampling)
-    texts = tokenizer.batch_decode(rollout.responses(), skip_special_tokens=True)
-    truncated = rollout.truncated.tolist()
-    grades = grader.grade_many(texts, [question.problem.answer for question, _ in pairs], truncated)
-    graded = zip(pairs, texts, truncated, grades, strict=True)
-    return [Sample(question, i, text, cut, grade) for (question, i), text, cut, grade in graded]
+    size = max(1, config.max_rows // config.n)
+    for start in range(0, len(questions), size):
+        batch = questions[start : start + size]
+        pairs = [(question, index) for question in batch for index in range(config.n)]
+        seeds = [request_seed(seed, "eval", step, q.benchmark, q.problem.id, index) for q, index in pairs]
+        rollout = engine.generate([question.prompt_ids for question in batch], seeds, sampling)
+        texts = tokenizer.batch_decode(rollout.responses(), skip_special_tokens=True)
+        responses = zip(pairs, texts, rollout.lengths.tolist(), rollout.truncated.tolist(), strict=True)
+        samples = [
+            Sample(step, q.benchmark, q.problem.id, index, q.problem.answer, text, length, cut, "", None, "", "")
+            for (q, index), text, length, cut in responses
+        ]
+        yield grade_samples(samples, grader)
 
 
-def eval_rows(samples: list[Sample], step: int, grader: str) -> list[dict]:
-    """One row per benchmark and problem, as evals.jsonl holds them."""
-    groups: dict[tuple[str, str], list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault((sample.question.benchmark, sample.question.problem.id), []).append(sample)
+def grade_samples(samples: list[Sample], grader: Grader) -> list[Sample]:
+    """The same samples with this grader's verdicts."""
+    columns = zip(*((sample.response, sample.answer, sample.truncated) for sample in samples), strict=True)
+    grades = grader.grade_many(*columns)
+    return [sample.graded(grade, grader.version) for sample, grade in zip(samples, grades, strict=True)]
+
+
+def eval_rows(samples: Iterable[Sample]) -> list[dict]:
+    """One row per step, benchmark and problem, as evals.jsonl holds them."""
     return [
         {
             "step": step,
             "benchmark": benchmark,
             "problem_id": problem_id,
             "n": len(group),
-            "num_correct": sum(sample.grade.correct for sample in group),
-            "num_no_answer": sum(sample.grade.verdict == "no_answer" for sample in group),
+            "num_correct": sum(sample.verdict == "correct" for sample in group),
+            "num_no_answer": sum(sample.verdict == "no_answer" for sample in group),
             "num_truncated": sum(sample.truncated for sample in group),
-            "grader": grader,
+            "num_disagree": sum(sample.verdict == "disagree" for sample in group),
+            "num_grader_timeout": sum(sample.verdict == "grader_timeout" for sample in group),
+            "grader": group[0].grader,
         }
-        for (benchmark, problem_id), group in groups.items()
+        for (step, benchmark, problem_id), group in grouped(samples, "step", "benchmark", "problem_id").items()
     ]
 
 
-def save_samples(folder: RunFolder, samples: list[Sample], step: int, grader: str) -> None:
-    """samples/step=<n>.jsonl.gz: raw responses, so that they can be graded again without a model. Same bytes every time."""
-    lines = [
-        json.dumps(
-            {
-                "benchmark": sample.question.benchmark,
-                "problem_id": sample.question.problem.id,
-                "sample": sample.index,
-                "answer": sample.question.problem.answer,
-                "response": sample.response,
-                "truncated": sample.truncated,
-                "verdict": sample.grade.verdict,
-                "extracted": sample.grade.extracted,
-                "grader": grader,
-            },
-            ensure_ascii=False,
-        )
-        for sample in samples
-    ]
-    write_atomic(folder.path / "samples" / f"step={step}.jsonl.gz", gzip.compress("\n".join(lines).encode() + b"\n", 6, mtime=0))
+def grouped(samples: Iterable[Sample], *names: str) -> dict[tuple, list[Sample]]:
+    """Samples by the values of some fields, in order of first appearance."""
+    groups: dict[tuple, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(getattr(sample, name) for name in names), []).append(sample)
+    return groups
+
+
+def summaries(samples: Iterable[Sample]) -> dict[tuple[int, str], dict[str, float]]:
+    """By (step, benchmark): avg@n, maj@n, pass@k and pass^k for k = 2, 4, 8 … n, share_<verdict>, share_cut (at the limit),
+    and quantiles of the response lengths in tokens (length/p50 …)."""
+    return {key: _summary(group) for key, group in grouped(samples, "step", "benchmark").items()}
+
+
+def _summary(samples: list[Sample]) -> dict[str, float]:
+    rows = eval_rows(samples)
+    n = rows[0]["n"]
+    summary = summarise([{key: row[key] for key in ("n", "num_correct")} for row in rows], ks=powers(n))
+    summary[f"maj@{n}"] = mean_score([_majority(group) for group in grouped(samples, "problem_id").values()])
+    counts = Counter(sample.verdict for sample in samples)
+    summary |= {f"share_{verdict}": count / len(samples) for verdict, count in sorted(counts.items())}
+    summary["share_cut"] = sum(sample.truncated for sample in samples) / len(samples)
+    quantiles = length_quantiles([sample.length for sample in samples])
+    return summary | {f"length/{name}": value for name, value in quantiles.items()}
+
+
+def powers(n: int) -> list[int]:
+    """2, 4, 8 … up to n, and n itself.
+
+    >>> powers(12)
+    [2, 4, 8, 12]
+    """
+    return sorted({2**i for i in range(1, n.bit_length()) if 2**i <= n} | ({n} - {1}))
+
+
+def _majority(samples: list[Sample]) -> float:
+    """maj@n of one problem. Different spellings of a right answer are one vote; what states no answer does not vote."""
+    votes = Counter(
+        True if sample.verdict == "correct" else sample.extracted if sample.verdict == "wrong" else None for sample in samples
+    )
+    return maj_at_k(votes, True)
+
+
+def save_samples(folder: Path, samples: Iterable[Sample]) -> None:
+    """samples/step=<n>.jsonl.gz under the folder, one file for each step. Equal samples give equal bytes."""
+    for (step,), group in grouped(samples, "step").items():
+        write_lines(folder / "samples" / f"step={step}.jsonl.gz", [asdict(sample) for sample in group])
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomic(path, gzip.compress(text.encode(), 6, mtime=0))
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The samples of one file; ValueError names a file that another program wrote."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        try:
+            return [Sample(**json.loads(line)) for line in lines]
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} holds no samples of this version ({error}): move it away") from error

@@ -59,12 +59,12 @@ class Parts:
         return torch.tensor([float(grade.correct) for grade in grades])
 
     def evaluate(self, step: int) -> None:
-        samples = evaluate(
-            self.engine, self.questions, self.tokenizer, self.eval_grader, self.config.eval, self.config.seed, step
-        )
-        if self.config.record.samples:
-            save_samples(self.folder, samples, step, self.eval_grader.version)
-        self.folder.append("evals", eval_rows(samples, step, self.eval_grader.version))
+        config, engine = self.config, self.engine
+        batches = evaluate(engine, self.questions, self.tokenizer, self.eval_grader, config.eval, config.seed, step)
+        samples = [sample for batch in batches for sample in batch]
+        if config.record.samples:
+            save_samples(self.folder.path, samples)
+        self.folder.append("evals", eval_rows(samples))
 
     def save(self, step: int) -> None:
         checkpoint = Checkpoint(
@@ -98,7 +98,7 @@ def build(plan: RunPlan) -> Parts:
         RolloutQueue(config, engine, tokenizer),
         make_grader(config.data.grader),
         make_grader(config.eval.grader),
-        [question for name in config.eval.benchmarks for question in load_questions(name, plan)],
+        [question for name in config.eval.benchmarks for question in load_questions(name, config)],
         done=0,
     )
     restore(parts)
@@ -124,9 +124,8 @@ def make_engine(config: Config, model: nn.Module, tokenizer) -> RolloutEngine:
     return TransformersEngine(model, stop_token_ids(model, tokenizer), dtype, config.rollout.max_rows)
 
 
-def load_questions(name: str, plan: RunPlan) -> list[Question]:
-    model, settings = plan.config.model, plan.config.eval
-    limit = plan.config.rollout.max_prompt_length
+def load_questions(name: str, config: Config) -> list[Question]:
+    model, settings, limit = config.model, config.eval, config.rollout.max_prompt_length
     return _questions(name, settings.root, settings.template, model.path, model.revision, model.chat_template, limit)
 
 
