@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from evals import chain
 from evals.problems import fingerprint, read_problems
 from evals.records import Problem
-from harness.config import DataConfig
+from harness.config import Config, DataConfig
+from harness.model import encode_prompts, load_tokenizer
 
 
 @cache
@@ -31,6 +33,25 @@ def step_problems(config: DataConfig, seed: int, step: int, num_prompts: int) ->
         return [chain.train_problem(seed, index) for index in indices]
     problems = load_problems(config.path, config.allow_duplicates)
     return [problems[_epoch_order(len(problems), seed, index // len(problems))[index % len(problems)]] for index in indices]
+
+
+def training_prompts(config: Config, problems: Sequence[Problem]) -> list[list[int]]:
+    """Token ids of the problems' prompts. The first call for a file tokenises all of it, so that a prompt that is too long
+    is found before training starts."""
+    data, model, limit = config.data, config.model, config.rollout.max_prompt_length
+    if data.kind == "chain":
+        return encode_prompts(problems, data.template, load_tokenizer(model.path, model.revision), model.chat_template, limit)
+    known = _file_prompts(
+        data.path, data.allow_duplicates, data.template, model.path, model.revision, model.chat_template, limit
+    )
+    return [known[problem] for problem in problems]
+
+
+@cache
+def _file_prompts(path, allow_duplicates, template, model_path, revision, chat_template, limit) -> dict[Problem, list[int]]:
+    problems = load_problems(path, allow_duplicates)
+    tokenizer = load_tokenizer(model_path, revision)
+    return dict(zip(problems, encode_prompts(problems, template, tokenizer, chat_template, limit), strict=True))
 
 
 @cache

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
-from evals.prompts import render
+from evals.prompts import render, template_hash
 from evals.records import Problem
 from harness.config import ModelConfig
 
 BUILTIN = "builtin:"
+FINGERPRINTED = "*.safetensors config.json generation_config.json *token*.json vocab* merges.txt chat_template*".split()
 
 
 def model_folder(path: str) -> str:
@@ -35,12 +38,12 @@ def check_model(config: ModelConfig) -> None:
 
 @cache
 def model_fingerprint(path: str, revision: str | None) -> str:
-    """A local model by the content of its weights and config, a hub model by id and revision."""
+    """A local model by the content of its weights, config, tokenizer and end tokens; a hub model by id and revision."""
     folder = Path(model_folder(path))
     if not folder.is_dir():
         return f"{path}@{revision or 'main'}"
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+    for file in sorted({file for pattern in FINGERPRINTED for file in folder.glob(pattern)}):
         digest.update(file.name.encode())
         with open(file, "rb") as content:
             digest.update(hashlib.file_digest(content, "blake2b").digest())
@@ -71,9 +74,19 @@ def load_model(config: ModelConfig) -> torch.nn.Module:
     )
 
 
-def stop_token_ids(model: torch.nn.Module, tokenizer) -> list[int]:
-    """The tokenizer's end token and those of the model's generation config."""
-    declared = model.generation_config.eos_token_id
+def load_generation_config(path: str, revision: str | None):
+    """What generation_config.json declares, or without one what the model's config does; no weights are read."""
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(model_folder(path), revision=revision)
+    except OSError:
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(model_folder(path), revision=revision))
+
+
+def stop_token_ids(generation_config, tokenizer) -> list[int]:
+    """The tokenizer's end token and those of the model's generation config, ascending."""
+    declared = generation_config.eos_token_id
     declared = declared if isinstance(declared, list) else [declared]
     ids = {token for token in (*declared, tokenizer.eos_token_id) if token is not None}
     if not ids:
@@ -81,18 +94,43 @@ def stop_token_ids(model: torch.nn.Module, tokenizer) -> list[int]:
     return sorted(ids)
 
 
-def encode_prompt(problem: Problem, template: str, tokenizer, chat_template: bool, limit: int) -> list[int]:
-    """Token ids of one prompt; ValueError when it is longer than `limit`."""
-    text = render(template, problem.text)
-    if chat_template:
-        if not tokenizer.chat_template:
-            raise ValueError("model.chat_template=true, but the tokenizer has none: set model.chat_template=false")
-        message = [{"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-    ids = tokenizer(text, add_special_tokens=not chat_template)["input_ids"]
-    if len(ids) > limit:
+def prompt_texts(problems: Sequence[Problem], template: str, tokenizer, chat_template: bool) -> list[str]:
+    """What is tokenised: each problem in the template, and with `chat_template` as a user's turn in the tokenizer's own."""
+    texts = [render(template, problem.text) for problem in problems]
+    if not chat_template:
+        return texts
+    if not tokenizer.chat_template:
+        raise ValueError("model.chat_template=true, but the tokenizer has none: set model.chat_template=false")
+    turns = ([{"role": "user", "content": text}] for text in texts)
+    return [tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
+
+
+def encode_prompts(problems: Sequence[Problem], template: str, tokenizer, chat_template: bool, limit: int) -> list[list[int]]:
+    """Token ids of each prompt. ValueError names the problems whose prompts are longer than `limit`.
+
+    A chat template writes its special tokens itself, so none are added around it.
+    """
+    texts = prompt_texts(problems, template, tokenizer, chat_template)
+    prompts = tokenizer(texts, add_special_tokens=not chat_template)["input_ids"] if texts else []
+    too_long = [f"{problem.id} ({len(ids)})" for problem, ids in zip(problems, prompts, strict=True) if len(ids) > limit]
+    if too_long:
+        more = f" and {len(too_long) - 5} more" if len(too_long) > 5 else ""
         raise ValueError(
-            f"problem {problem.id}: its prompt has {len(ids)} tokens, above rollout.max_prompt_length={limit}; "
-            f"raise the limit or remove the problem"
+            f"prompts of more than {limit} tokens: problem {', '.join(too_long[:5])}{more}; "
+            f"raise data.max_prompt_length (rollout.max_prompt_length follows it) or remove the problems"
         )
-    return ids
+    return prompts
+
+
+def prompt_record(template: str, model: ModelConfig, tokenizer) -> dict:
+    """What stands around every problem and what ends a response, for config.json and the doctor."""
+    stops = stop_token_ids(load_generation_config(model.path, model.revision), tokenizer)
+    chat = json.dumps(tokenizer.chat_template) if model.chat_template else None
+    return {
+        "template": template,
+        "template_hash": template_hash(template),
+        "chat_template": model.chat_template,
+        "chat_template_hash": chat and hashlib.sha256(chat.encode()).hexdigest()[:16],
+        "stop_token_ids": stops,
+        "stop_tokens": tokenizer.convert_ids_to_tokens(stops),
+    }

@@ -24,7 +24,7 @@ from harness.config import Config
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
 from harness.identity import RunPlan
 from harness.learner import Learner
-from harness.model import encode_prompt, load_model, load_tokenizer, stop_token_ids
+from harness.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
 from harness.rollout.queue import RolloutQueue
 from harness.rollout.records import Rollout, RolloutEngine
 from harness.store import RunFolder
@@ -95,7 +95,7 @@ def build(plan: RunPlan) -> Parts:
         tokenizer,
         engine,
         learner,
-        RolloutQueue(config, engine, tokenizer),
+        RolloutQueue(config, engine),
         make_grader(config.data.grader),
         make_grader(config.eval.grader),
         [question for name in config.eval.benchmarks for question in load_questions(name, config)],
@@ -121,7 +121,7 @@ def make_engine(config: Config, model: nn.Module, tokenizer) -> RolloutEngine:
     from harness.rollout.decode import TransformersEngine
 
     dtype = getattr(torch, config.rollout.precision)
-    return TransformersEngine(model, stop_token_ids(model, tokenizer), dtype, config.rollout.max_rows)
+    return TransformersEngine(model, stop_token_ids(model.generation_config, tokenizer), dtype, config.rollout.max_rows)
 
 
 def load_questions(name: str, config: Config) -> list[Question]:
@@ -134,4 +134,5 @@ def _questions(name, root, template, model_path, revision, chat_template, limit)
     """Loaded and tokenised once for all runs of a process."""
     tokenizer = load_tokenizer(model_path, revision)
     problems = benchmarks.load(name, root)
-    return [Question(name, p, encode_prompt(p, template, tokenizer, chat_template, limit)) for p in problems]
+    prompts = encode_prompts(problems, template, tokenizer, chat_template, limit)
+    return [Question(name, problem, ids) for problem, ids in zip(problems, prompts, strict=True)]

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from evals.records import Problem
 from harness.config import Config
-from harness.data import step_problems
-from harness.model import encode_prompt
+from harness.data import step_problems, training_prompts
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
 
 
 class RolloutQueue:
-    def __init__(self, config: Config, engine: RolloutEngine, tokenizer):
-        self.config, self.engine, self.tokenizer = config, engine, tokenizer
+    def __init__(self, config: Config, engine: RolloutEngine):
+        self.config, self.engine = config, engine
+        training_prompts(config, [])  # a prompt that is too long fails here, not in the middle of a run
         self.waiting: list[Rollout] = []
         self.sampled = 0  # the last step whose batch has been sampled
 
@@ -37,7 +37,7 @@ class RolloutQueue:
         problems = [problem for step in steps for problem in self.problems(step)]
         seeds = [key for step in steps for key in self.keys(step)]
         sampling = Sampling(rollout.max_response_length, top_k=rollout.top_k)
-        return self.engine.generate([self._encode(problem) for problem in problems], seeds, sampling)
+        return self.engine.generate(training_prompts(self.config, problems), seeds, sampling)
 
     def problems(self, step: int) -> list[Problem]:
         return step_problems(self.config.data, self.config.seed, step, self.config.train.prompts_per_step)
@@ -46,8 +46,3 @@ class RolloutQueue:
         """[B] the seed of each response: the same for every method, so that equal weights give equal tokens."""
         seed, samples = self.config.seed, range(self.config.train.group_size)
         return [request_seed(seed, "train", step, problem.id, i) for problem in self.problems(step) for i in samples]
-
-    def _encode(self, problem: Problem) -> list[int]:
-        model = self.config.model
-        limit = self.config.rollout.max_prompt_length
-        return encode_prompt(problem, self.config.data.template, self.tokenizer, model.chat_template, limit)
