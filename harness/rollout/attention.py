@@ -24,7 +24,13 @@ def register() -> str:
 
 
 def grouped_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None, **rest
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **rest,
 ) -> tuple[Tensor, None]:
     """query [B, H, Q, D], key and value [B, H_kv, L, D] → [B, Q, H, D]."""
     rows, heads, length, head_dim = query.shape

@@ -41,15 +41,15 @@ class TransformersEngine:
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
         group = len(seeds) // len(prompts)
-        per_chunk = max(1, self.max_rows // group)
         was_training = self.model.training
         self.model.eval()
-        chunks = []
-        for start in range(0, len(prompts), per_chunk):
-            part = prompts[start : start + per_chunk]
-            chunks.append(self._decode(part, seeds[start * group : (start + len(part)) * group], sampling))
+        chunks, rows = [], []
+        for chunk in chunks_by_length([len(prompt) for prompt in prompts], max(1, self.max_rows // group)):
+            chunk_rows = [p * group + g for p in chunk for g in range(group)]
+            chunks.append(self._decode([prompts[p] for p in chunk], [seeds[row] for row in chunk_rows], sampling))
+            rows += chunk_rows
         self.model.train(was_training)
-        return self._join(prompts, chunks)
+        return self._join(prompts, chunks, torch.tensor(rows).argsort())
 
     def _decode(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> dict[str, Tensor]:
         """One chunk of whole groups, from prefill to the last end token."""
@@ -78,7 +78,8 @@ class TransformersEngine:
         out.truncated[rows] = ~finished
         return out.tensors()
 
-    def _join(self, prompts: list[list[int]], chunks: list[dict[str, Tensor]]) -> Rollout:
+    def _join(self, prompts: list[list[int]], chunks: list[dict[str, Tensor]], order: Tensor) -> Rollout:
+        """The chunks' rows under one another, then in the order of the prompts."""
         width = max(chunk["tokens"].shape[1] for chunk in chunks)
 
         def widen(value: Tensor) -> Tensor:
@@ -86,15 +87,26 @@ class TransformersEngine:
             return torch.cat([value, value.new_zeros(len(value), missing, *value.shape[2:])], 1) if missing else value
 
         names = ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs")
-        merged = {name: torch.cat([widen(chunk[name]) for chunk in chunks]) for name in names}
+        merged = {name: torch.cat([widen(chunk[name]) for chunk in chunks])[order] for name in names}
         ids, lengths = pad(prompts)
         return Rollout(
             prompts=ids,
             prompt_lengths=lengths,
-            truncated=torch.cat([chunk["truncated"] for chunk in chunks]),
+            truncated=torch.cat([chunk["truncated"] for chunk in chunks])[order],
             weight_version=torch.tensor(self.version),
             **merged,
         )
+
+
+def chunks_by_length(lengths: list[int], size: int) -> list[list[int]]:
+    """Indices in chunks of at most `size`; in a chunk no length is far above the shortest, or most of it would be padding."""
+    chunks: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if chunks and len(chunks[-1]) < size and lengths[index] <= 2 * lengths[chunks[-1][0]]:
+            chunks[-1].append(index)
+        else:
+            chunks.append([index])
+    return chunks
 
 
 class _Decoder:

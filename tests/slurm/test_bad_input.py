@@ -1,0 +1,81 @@
+"""What a user can get wrong on the command line: a clear error that names key and remedy, exit code ≠ 0, nothing written."""
+
+import json
+
+import pytest
+
+CASES = {
+    "unknown method": (["method=cpo"], ["method/cpo", "cppo"]),
+    "misspelt key": (["train.stps=3"], ["train.stps"]),
+    "misspelt group": (["methd=cppo"], ["methd"]),
+    "string for a number": (["train.steps=abc"], ["steps", "abc"]),
+    "out of range": (["train.steps=0"], ["train.steps=0", "above 0"]),
+    "rule out of range": (["method=dppo", "method.delta=-1"], ["method.delta=-1"]),
+    "unknown aggregation": (["train.aggregation=mean"], ["train.aggregation", "token-mean"]),
+    "top-p in training": (["rollout.top_p=0.9"], ["rollout.top_p", "eval.top_p"]),
+    "missing model folder": (["model=./nowhere"], ["nowhere", "no such folder"]),
+    "folder without a model": (["model={tmp}"], ["config.json"]),
+    "no data path": (["data=jsonl"], ["data.path"]),
+    "missing data file": (["data=jsonl", "data.path={tmp}/none.jsonl"], ["none.jsonl"]),
+    "torn line": (["data=jsonl", "data.path={tmp}/torn.jsonl"], ["torn.jsonl", "2"]),
+    "empty data": (["data=jsonl", "data.path={tmp}/empty.jsonl"], ["empty.jsonl"]),
+    "long prompt": (["data=jsonl", "data.path={tmp}/long.jsonl", "data.template=raw", "data.max_prompt_length=8"], ["max_prompt_length", "p1"]),
+    "missing benchmark": (["eval=aime", "eval.root={tmp}"], ["aime24"]),
+    "one seed twice": (["-m", "seed=1,1"], ["twice"]),
+}
+
+
+@pytest.fixture
+def files(tmp_path):
+    good = {"id": "p1", "problem": "1+1+1+1+1+1+1+1+1:", "answer": "9"}
+    (tmp_path / "torn.jsonl").write_text(json.dumps(good) + '\n{"problem": "1+')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "long.jsonl").write_text(json.dumps(good) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(name, files, run_harness):
+    arguments, words = CASES[name]
+    runs = files / "runs"
+    result = run_harness(*[argument.format(tmp=files) for argument in arguments], f"runs_dir={runs}")
+    assert result.returncode != 0, result.stdout
+    for word in words:
+        assert word in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(runs.rglob("metrics.jsonl"))
+
+
+def test_a_folder_of_another_config_is_not_overwritten(tmp_path, run_harness):
+    plan = run_harness("method=pg", f"runs_dir={tmp_path}", "harness.dry_run=true").stdout
+    folder = next(word for word in plan.split() if word.startswith(str(tmp_path)))
+    from pathlib import Path
+
+    Path(folder).mkdir(parents=True)
+    other = json.dumps({"config_hash": "another"})
+    (Path(folder) / "config.json").write_text(other)
+    result = run_harness("method=pg", f"runs_dir={tmp_path}")
+    assert result.returncode != 0 and "another config" in result.stderr and "runs_dir" in result.stderr
+    assert (Path(folder) / "config.json").read_text() == other
+
+
+def test_help_explains_the_groups(run_harness):
+    text = run_harness("--help", tiny=False).stdout
+    for word in ("method", "rollout", "cluster", "cppo", "harness.dry_run=true"):
+        assert word in text
+
+
+def test_dry_run_shows_the_plan_and_imports_no_heavy_library(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, runpy; sys.argv = ['harness', '-m', 'method=cppo,grpo', 'seed=1,2', 'harness.dry_run=true', 'runs_dir=%s']\n"
+        "runpy.run_module('harness', run_name='__main__')\n"
+        "assert 'transformers' not in sys.modules and 'vllm' not in sys.modules, 'imported'\n" % tmp_path
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "4 runs" in result.stdout and "nothing but method and seed differs" in result.stdout
+    assert "method.delta" in result.stdout and "train.lr: 0.0002" in result.stdout
+    assert not list(tmp_path.rglob("*.json"))
