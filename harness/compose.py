@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import Config
 from harness.identity import RunPlan, plan_run
-from methods import all_methods
+from methods import METHODS, Rule, all_methods
+
+log = logging.getLogger(__name__)
 
 CONFIG_MODULE = "conf"
 
@@ -52,6 +58,8 @@ def register() -> None:
     store.store(group="schema", name="config", node=Config)
     for name, rule in all_methods().items():
         store.store(group="schema/method", name=name, node=rule)
+    for name in all_methods().keys() - METHODS.keys():  # a plug-in's own defaults; a YAML on Hydra's search path comes first
+        store.store(group="method", name=name, node=all_methods()[name])
     store.store(group="hydra/launcher", name="harness", node={"_target_": "hydra_plugins.harness.HarnessLauncher"})
     store.store(group="hydra/help", name="harness", node=HELP)
 
@@ -59,18 +67,69 @@ def register() -> None:
 def plan_from(composed: DictConfig) -> RunPlan:
     """The checked plan of one composed config (its `hydra` node included). ValueError names the key and the remedy."""
     choices, overrides = dict(composed.hydra.runtime.choices), list(composed.hydra.overrides.task)
+    return plan_run(config_from(composed), choices, overrides)
+
+
+def config_from(composed: DictConfig) -> Config:
+    """The typed settings with their ranges checked, without the `hydra` node."""
     settings = copy.deepcopy(composed)
     with open_dict(settings):
-        del settings["hydra"]
-    return plan_run(OmegaConf.to_object(settings), choices, overrides)
+        settings.pop("hydra", None)
+    return OmegaConf.to_object(settings)
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
+    """The settings that these overrides give, for commands that start no run. Files they name are not looked at."""
+    with composition():
+        return config_from(compose("config", overrides=list(overrides)))
 
 
 def compose_plan(overrides: Sequence[str]) -> RunPlan:
     """The plan that these overrides give, outside a Hydra application."""
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with composition():
         return plan_from(compose("config", overrides=list(overrides), return_hydra_config=True))
+
+
+@contextmanager
+def composition():
+    """Hydra ready to compose; an application that runs in this process finds its own Hydra again afterwards."""
+    register()
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def compose_rule(preset: str, overrides: Sequence[str] = ()) -> Rule:
+    """The rule of one preset, with overrides such as method.delta=0.1."""
+    with composition():
+        presets = GlobalHydra.instance().config_loader().get_group_options("method")
+        if preset not in presets:
+            raise ValueError(f"method={preset}: choose from {' '.join(presets)}")
+        return OmegaConf.to_object(compose(f"method/{preset}", overrides=list(overrides)).method)
+
+
+@cache
+def shipped_rules() -> dict[str, Rule]:
+    """Every registered rule at the settings that ship with it, by registered name. One without settings is left out and said."""
+    rules = {}
+    for name, settings in shipped_settings().items():
+        try:
+            rules[name] = OmegaConf.to_object(settings)
+        except (ValueError, OmegaConfBaseException) as error:
+            log.warning("rule %s has no complete settings of its own, and is not evaluated beside others: %s", name, error)
+    return rules
+
+
+def shipped_settings() -> DictConfig:
+    """All of them composed at once: one by one takes three times as long."""
+    together = {"defaults": [{f"method@{name}": name} for name in all_methods()]}
+    ConfigStore.instance().store(name="shipped_rules", node=together)
+    with composition():
+        return compose("shipped_rules")
 
 
 def expand_model(arguments: Sequence[str]) -> list[str]:

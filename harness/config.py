@@ -105,7 +105,7 @@ class TrainConfig:
 
 @dataclass
 class DataConfig:
-    kind: str = MISSING  # chain: the embedded task; problems: a file of real problems
+    kind: str = MISSING  # chain: the embedded task; problems: a file of real problems; none: evaluation alone
     path: str | None = MISSING  # JSON Lines or Parquet
     max_prompt_length: int = MISSING  # tokens: what this data needs; rollout and eval take theirs from here
     max_response_length: int = MISSING
@@ -115,7 +115,7 @@ class DataConfig:
     allow_overlap: list[str] = MISSING  # benchmarks that the training data may contain
 
     def __post_init__(self):
-        one_of("data.kind", self.kind, ("chain", "problems"))
+        one_of("data.kind", self.kind, ("chain", "problems", "none"))
         needs_path = self.kind == "problems" and not self.path
         require(not needs_path, "data.path", self.path, "data=jsonl needs data.path=FILE (JSON Lines or Parquet)")
 
@@ -197,6 +197,15 @@ class CheckpointConfig:
 @dataclass
 class RecordConfig:
     samples: bool = operational()  # keep every evaluation's completions, compressed
+    shadow_every: int = operational()  # steps between evaluations of every rule on the same tokens; 0: never
+    trace_prompts: int = operational()  # prompts of which responses are traced token by token at those steps; 0: none
+    trace_responses: int = operational()  # of each traced prompt
+    batches_every: int = operational()  # steps between whole recorded minibatches; 0: never
+    batch_max_mb: float = operational()  # 10^6 bytes of one recorded minibatch; more responses than fit are left out
+
+    def __post_init__(self):
+        not_negative("record", self, "shadow_every", "trace_prompts", "trace_responses", "batches_every")
+        positive("record", self, "batch_max_mb")
 
 
 @dataclass

@@ -11,14 +11,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from evals.benchmarks import load as load_benchmark
 from evals.problems import fingerprint
-from harness.config import Config
+from evals.prompts import template_hash
+from harness.config import Config, EvalConfig, require
+from harness.contamination import check_overlap
 from harness.data import data_fingerprint
-from harness.model import check_model, model_fingerprint
+from harness.model import check_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.store import RunFolder
 from methods import rule_name
 
@@ -41,7 +43,7 @@ class RunPlan:
         """Of the training data and each benchmark, by content."""
         prints = {"train": data_fingerprint(self.config.data)}
         for name in self.config.eval.benchmarks:
-            prints[name] = fingerprint(load_benchmark(name, self.config.eval.root))
+            prints[name] = benchmark_fingerprint(name, self.config.eval.root)
         return prints
 
     @cached_property
@@ -51,7 +53,8 @@ class RunPlan:
         settings["method"] = {"rule": self.rule} | settings["method"]
         settings["model"]["path"] = model_fingerprint(self.config.model.path, self.config.model.revision)
         settings["data"]["path"] = self.data_fingerprints["train"]
-        settings["eval"]["root"] = {name: self.data_fingerprints[name] for name in self.config.eval.benchmarks}
+        settings["data"]["template"] = template_hash(self.config.data.template)
+        settings["eval"] = eval_settings(self.config.eval)
         return settings
 
     @cached_property
@@ -83,7 +86,15 @@ class RunPlan:
             | hashes
             | {"data_fingerprints": self.data_fingerprints, "settings": self.settings, "operational": operational}
             | {"paths": {"model": self.config.model.path, "data": self.config.data.path, "eval": self.config.eval.root}}
+            | {"prompts": self.prompts(), "allowed_overlap": check_overlap(self.config)}
         )
+
+    def prompts(self) -> dict[str, dict]:
+        """Templates by name and hash, chat template and stop tokens, of training and of evaluation."""
+        model = self.config.model
+        tokenizer = load_tokenizer(model.path, model.revision)
+        templates = {"train": self.config.data.template, "eval": self.config.eval.template}
+        return {use: prompt_record(template, model, tokenizer) for use, template in templates.items()}
 
     def check_folder(self) -> None:
         """ValueError if the folder holds a run of other settings (an edited or copied folder)."""
@@ -98,6 +109,8 @@ class RunPlan:
 def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -> RunPlan:
     """Check what types and ranges cannot: files and folders named by the settings exist and are readable."""
     check_model(config.model)
+    require(config.data.kind != "none", "data", "none", "training needs data: data=chain, or data=jsonl data.path=FILE")
+    check_overlap(config)
     method_overrides = [o.removeprefix("method.") for o in overrides if o.startswith("method.")]
     preset = ",".join([choices["method"], *method_overrides])
     plan = RunPlan(config, preset, choices["experiment"], model_name(config, choices))
@@ -108,6 +121,17 @@ def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -
 def model_name(config: Config, choices: Mapping[str, str]) -> str:
     """A preset's name, or the last part of the path or hub id."""
     return Path(config.model.path).name if choices["model"] == "hf" else choices["model"]
+
+
+def eval_settings(config: EvalConfig) -> dict:
+    """The evaluation's settings; files replaced by what they hold."""
+    prints = {name: benchmark_fingerprint(name, config.root) for name in config.benchmarks}
+    return scientific(config) | {"root": prints, "template": template_hash(config.template)}
+
+
+@cache
+def benchmark_fingerprint(name: str, root: str | None) -> str:
+    return fingerprint(load_benchmark(name, root))
 
 
 def scientific(config) -> dict:

@@ -16,7 +16,7 @@ from evals.records import Problem
 from harness.config import ModelConfig
 
 BUILTIN = "builtin:"
-FINGERPRINTED = "*.safetensors config.json generation_config.json *token*.json vocab* merges.txt chat_template*".split()
+FINGERPRINTED = ("*.safetensors", "*config.json", "*token*.json", "vocab*", "merges.txt", "chat_template*")
 
 
 def model_folder(path: str) -> str:
