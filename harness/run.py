@@ -10,6 +10,7 @@ from harness.experience import build_experience, minibatches
 from harness.identity import RunPlan
 from harness.metrics import learner_metrics, mismatch_metrics, rollout_metrics, throughput
 from harness.parts import Parts, build
+from harness.record import record_step, recording_due
 from harness.rollout.records import Rollout, request_seed
 from harness.timing import Timer
 
@@ -57,7 +58,11 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
             experience = experience.with_anchor(*learner.logprobs(experience))
     split = minibatches(len(experience), config.train.updates_per_step, request_seed(config.seed, "minibatches", step))
     age = learner.num_updates - int(rollout.weight_version)
-    updates = [learner.update(experience.rows(rows), timer) for rows in split]
+    recorded = recording_due(config.record, step)
+    updates = [learner.update(experience.rows(rows), timer, keep_pairs=recorded and rows is split[-1]) for rows in split]
+    if recorded and updates:
+        with timer("record"):
+            record_step(parts, step, updates, rollout, rewards)
     with timer("push"):
         parts.engine.push(parts.model, learner.num_updates)
     return (

@@ -28,7 +28,7 @@ STATES = ("running", "preempted", *TERMINAL_STATES)
 HEARTBEAT_SECONDS = 10
 STALE_SECONDS = 60  # a lock from another host that has not been touched for this long is taken over
 
-ROW_KEYS = {"metrics": ("step",), "evals": ("step", "benchmark", "problem_id")}
+ROW_KEYS = {"metrics": ("step",), "evals": ("step", "benchmark", "problem_id"), "shadow": ("step", "rule")}
 
 
 def now() -> str:

@@ -1,0 +1,151 @@
+"""Same tokens, every rule: one minibatch of a run under any number of rules, without gradient and without touching the run.
+
+What the numbers mean: docs/recordings.md. N responses, T response tokens, M = all valid tokens, K top-k ids.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from harness.divergence import PolicyPair, divergence
+from harness.learner import Judged, Score, token_batch
+from harness.metric_table import POSITION_BUCKETS
+from harness.metrics import position_bucket
+from methods.base import Decision, Rule, TokenBatch
+
+log = logging.getLogger(__name__)
+
+OWN = "own"  # the running rule's decision, beside the registered names
+PAIR_TENSORS = tuple(f.name for f in fields(PolicyPair) if f.name != "vocab_size")
+
+
+@dataclass
+class Minibatch:
+    """The responses of one update, in the order of their keys (hashes: a random order, whatever the split)."""
+
+    pair: PolicyPair  # [N, T]
+    advantages: Tensor  # [N]
+    response_key: Tensor  # [N] int64
+    divergence: Tensor  # [N, T] train.divergence
+    entropy: Tensor  # [N, T]
+    own: Decision  # what the running rule decided in training
+    horizon: int
+
+    @classmethod
+    def of(cls, judged: list[Judged], horizon: int) -> Minibatch:
+        """The micro-batches of an update that kept its pairs."""
+        keys = torch.cat([j.batch.response_key for j in judged])
+        order = keys.argsort()
+        width = max(j.batch.mask.shape[1] for j in judged)
+
+        def join(pick) -> Tensor:
+            return torch.cat([widened(pick(j), width) for j in judged])[order]
+
+        aux = {name: join(lambda j, name=name: j.decision.aux[name]) for name in judged[0].decision.aux}
+        return cls(
+            PolicyPair(
+                **{name: join(lambda j, name=name: getattr(j.pair, name)) for name in PAIR_TENSORS},
+                vocab_size=judged[0].pair.vocab_size,
+            ),
+            torch.cat([j.batch.advantages[:, 0] for j in judged])[order],
+            keys[order],
+            join(lambda j: j.divergence),
+            join(lambda j: j.entropy),
+            Decision(join(lambda j: j.decision.weight), join(lambda j: j.decision.keep), aux),
+            horizon,
+        )
+
+    @property
+    def mask(self) -> Tensor:
+        return self.pair.mask
+
+    def __len__(self) -> int:
+        return len(self.response_key)
+
+    @cached_property
+    def score(self) -> Score:
+        pair = self.pair
+        return cache(lambda name, topk_set: divergence(name, pair, topk_set))
+
+    @cached_property
+    def batches(self) -> dict[tuple, TokenBatch]:
+        return {}
+
+    def batch_for(self, rule: Rule) -> TokenBatch:
+        """What the rule looks at; rules with the same needs share one record, and all of them the scores."""
+        needs = (rule.divergence, rule.topk_set, rule.needs_kl_direction)
+        if needs not in self.batches:
+            self.batches[needs] = token_batch(rule, self.pair, self.score, self.advantages, self.response_key, self.horizon)
+        return self.batches[needs]
+
+    def decide(self, rule: Rule) -> Decision:
+        return rule(self.batch_for(rule))
+
+    @cached_property
+    def plain(self) -> TokenBatch:
+        """For what needs no score: ratio, positions, lengths."""
+        return self.batch_for(Rule())
+
+
+def widened(values: Tensor, width: int) -> Tensor:
+    """[b, t, …] padded to [b, width, …]; per-row values as they are."""
+    if values.dim() == 1:
+        return values
+    return pad(values, (0, 0) * (values.dim() - 2) + (0, width - values.shape[1]))
+
+
+def observe(minibatch: Minibatch, rules: dict[str, Rule]) -> dict[str, Decision]:
+    """The decision that was taken (`own`) and each rule's. A rule that fails is left out: what watches a run must not end it."""
+    decisions = {OWN: minibatch.own}
+    for name, rule in rules.items():
+        try:
+            decisions[name] = minibatch.decide(rule)
+        except Exception as error:
+            log.warning("not recorded: rule %s failed on this minibatch: %s: %s", name, type(error).__name__, error)
+    return decisions
+
+
+def bucket_sums(minibatch: Minibatch, decision: Decision) -> Tensor:
+    """[7, buckets] float64, sums over the tokens of each position bucket: 1, keep, mass, mass·keep, |A|ρ, and the least and the
+    greatest of what the rule and the running rule drop."""
+    mask, plain = minibatch.mask, minibatch.plain
+    keep, own_keep = decision.keep[mask].double(), minibatch.own.keep[mask].double()
+    size = plain.advantages[mask].double().abs()
+    mass = size * decision.weight[mask].double().abs()
+    dropped, own_dropped = 1 - keep, 1 - own_keep
+    overlap = [torch.minimum(dropped, own_dropped), torch.maximum(dropped, own_dropped)]
+    columns = torch.stack([torch.ones_like(keep), keep, mass, mass * keep, size * plain.ratio[mask].double(), *overlap])
+    bucket = position_bucket(plain.positions, plain.lengths)[mask]
+    return columns.new_zeros(len(columns), POSITION_BUCKETS).index_add_(1, bucket, columns)
+
+
+def summary(sums: Tensor) -> dict:
+    """From bucket_sums, or their sum over several minibatches, to the shares of a row."""
+    buckets = [shares(bucket) for bucket in sums.T.tolist()]
+    return shares(sums.sum(1).tolist()) | {"by_position": {key: [bucket[key] for bucket in buckets] for key in buckets[0]}}
+
+
+def shares(sums: list[float]) -> dict:
+    num_tokens, kept, mass, mass_kept, is_mass, dropped_by_both, dropped_by_either = sums
+    agreement = None if num_tokens == 0 else share(dropped_by_both, dropped_by_either, 1.0)
+    return {
+        "tokens": int(num_tokens),
+        "kept": share(kept, num_tokens),
+        "mass_kept": share(mass_kept, mass),
+        "mass_of_is": share(mass_kept, is_mass),
+        "jaccard": agreement,
+    }
+
+
+def share(part: float, whole: float, empty: float | None = None) -> float | None:
+    return empty if whole == 0 else six_digits(part / whole)
+
+
+def six_digits(value: float) -> float:
+    return float(f"{value:.6g}")
