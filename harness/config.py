@@ -105,7 +105,7 @@ class TrainConfig:
 
 @dataclass
 class DataConfig:
-    kind: str = MISSING  # chain: the embedded task; problems: a file of real problems
+    kind: str = MISSING  # chain: the embedded task; problems: a file of real problems; none: evaluation alone
     path: str | None = MISSING  # JSON Lines or Parquet
     max_prompt_length: int = MISSING  # tokens: what this data needs; rollout and eval take theirs from here
     max_response_length: int = MISSING
@@ -115,7 +115,7 @@ class DataConfig:
     allow_overlap: list[str] = MISSING  # benchmarks that the training data may contain
 
     def __post_init__(self):
-        one_of("data.kind", self.kind, ("chain", "problems"))
+        one_of("data.kind", self.kind, ("chain", "problems", "none"))
         needs_path = self.kind == "problems" and not self.path
         require(not needs_path, "data.path", self.path, "data=jsonl needs data.path=FILE (JSON Lines or Parquet)")
 
