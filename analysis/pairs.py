@@ -136,7 +136,7 @@ def power_bounds(num_seeds: int, correlation: float, num_draws: int = 4000) -> n
     common, one, other = np.random.default_rng(num_seeds).standard_normal((3, num_draws, num_seeds))
     one, other = (correlation**0.5 * common + (1 - correlation) ** 0.5 * own for own in (one, other))
     a, b = (sample.var(1, ddof=1) / num_seeds for sample in (one, other))
-    grid = np.linspace(num_seeds - 1, 2 * (num_seeds - 1), 200)
+    grid = np.linspace(num_seeds - 1, 2 * (num_seeds - 1), 50)
     df = (num_seeds - 1) * (a + b) ** 2 / (a**2 + b**2)
     bounds = np.interp(df, grid, [critical(point) for point in grid]) * np.sqrt(a + b)
     if ways == 2:

@@ -9,10 +9,11 @@ from analysis.figures.curves import metric_series
 from analysis.figures.paper import SWEEP, all_looks, step_label
 from analysis.figures.record import Line, Matrix, Missing, Panel, Plot, Series
 from analysis.pairs import Spread, power_of_pair
+from analysis.recordings import agreement
 from analysis.results import Results
 from analysis.runs import Run
 from analysis.scores import GroupScores
-from analysis.style import label
+from analysis.style import COMPARED, label, ordered
 from analysis.tables.cells import signed
 from harness.metric_table import POSITION_BUCKETS
 
@@ -101,23 +102,25 @@ def profile(group: GroupScores, name: str, scores_SP: np.ndarray, thresholds: np
     return Series(label(name), *look, thresholds, share, nothing, nothing, lines)
 
 
-def agreement(keep: dict[str, np.ndarray]) -> np.ndarray:
-    """[rules, rules]: of the tokens that at least one of two rules drops, the share that both drop (Jaccard); 1 if neither drops.
-
-    keep: 0/1 decisions of each rule on the same tokens.
-    """
-    dropped = np.array([np.ravel(decisions) == 0 for decisions in keep.values()])
-    both = (dropped[:, None] & dropped[None]).sum(-1)
-    either = (dropped[:, None] | dropped[None]).sum(-1)
-    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
-
-
 def fig_agreement(results: Results) -> Plot | Missing:
-    return Missing(
-        "Agreement between rules on the same tokens",
-        "decisions of several rules on one recorded minibatch",
-        "python -m harness method=cppo record.batches=true, then python -m harness.replay on the run's folder",
-    )
+    """What two rules drop of the same tokens: the running rule (down) against every compared rule at its shipped settings."""
+    title, panels = "Agreement between rules on the same tokens", []
+    for group in results.groups:
+        shares = {name: agreement(group.methods[name].runs) for name in results.main_methods(group)}
+        shares = {name: row for name, row in shares.items() if row}
+        rules = [rule for rule in ordered({rule for row in shares.values() for rule in row}) if rule in COMPARED]
+        if not rules:
+            continue
+        values = np.array([[row.get(rule, np.nan) for rule in rules] for row in shares.values()])
+        texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
+        labels = [label(name) for name in shares], [label(rule) for rule in rules]
+        run_ids = [run_id for name in shares for run_id in group.methods[name].run_ids]
+        panels.append(Matrix(results.group_label(group), values, *labels, "Jaccard", run_ids, texts, limits=(0, 1)))
+    if not panels:
+        what = "decisions of several rules on the tokens of finished runs (shadow.jsonl)"
+        return Missing(title, what, f"{SWEEP} record.shadow_every=7")
+    notes = ["Jaccard index of the dropped tokens of each step's last minibatch, mean over steps and seeds; 1 if neither drops."]
+    return Plot(title, panels, notes, columns=1, wide=True)
 
 
 def fig_position_divergence(results: Results) -> Plot | Missing:

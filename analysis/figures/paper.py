@@ -6,6 +6,7 @@ import numpy as np
 
 from analysis.figures.curves import AXES, curves_of, metric_series, score_series, series, window_width
 from analysis.figures.record import Line, Missing, Panel, Plot, Series
+from analysis.recordings import TracedResponse, traced_responses
 from analysis.results import Results
 from analysis.scores import GroupScores
 from analysis.style import looks
@@ -100,36 +101,36 @@ def thresholds(group: GroupScores, names: list[str]) -> list[Series]:
     for name in names:
         settings = (group.methods[name].runs + group.methods[name].others)[0].method_settings
         if {"delta", "w_min"} <= settings.keys():
-            curve = settings["delta"] / position_weights(POSITIONS, settings["w_min"])
+            curve = settings["delta"] / (1 - (1 - settings["w_min"]) * POSITIONS)
             nothing = np.full_like(curve, np.nan)
             out.append(Series("δ / w_t", "#000000", "--", POSITIONS, curve, nothing, nothing))
     return out[:1]
 
 
-def position_weights(position: np.ndarray, w_min: float) -> np.ndarray:
-    """w_t = 1 − (1 − w_min)(t−1)/(T−1), with position = (t−1)/(T−1) in [0, 1]."""
-    return 1 - (1 - w_min) * position
-
-
-def effective_threshold(divergence_T: np.ndarray, w_min: float, delta: float, delta_b: float) -> np.ndarray:
-    """[T]: c_t / w_t, the plain divergence up to which CPPO keeps an outward token at each position of one response.
-
-    c_t = min(δ, δ + δ_b W_{t−1} − S_{t−1}) with W and S the exclusive sums of w and of w·D.
-    """
-    length = len(divergence_T)
-    weights = position_weights(np.arange(length) / max(length - 1, 1), w_min)
-    before = lambda values: np.cumsum(values) - values
-    caps = np.minimum(delta, delta + delta_b * before(weights) - before(weights * divergence_T))
-    return caps / weights
-
-
 def fig3(results: Results) -> Plot | Missing:
-    """The effective token threshold along two responses, the calmest and the one that drifted most."""
-    return Missing(
-        "Effective token threshold along a response",
-        "token traces (traces/ in a run's folder), of which the lowest and the highest final prefix drift are drawn",
-        "python -m harness method=cppo record.traces=true",
-    )
+    """The effective token threshold c_t / w_t along two responses: the one that drifted least and the one that drifted most."""
+    panels = []
+    for group in results.groups:
+        traced = [one for method in group.methods.values() for run in method.runs for one in traced_responses(run)]
+        if len(traced) > 1:
+            calm, drifting = min(traced, key=lambda one: one.drift), max(traced, key=lambda one: one.drift)
+            curves = [*traced_series("calm", calm, "#0072B2"), *traced_series("drifting", drifting, "#D55E00")]
+            panels.append(Panel(results.group_label(group), "token", "divergence", curves))
+    if not panels:
+        what = "token traces of runs (traces/), of which the lowest and the highest final prefix drift are drawn"
+        return Missing("Effective token threshold along a response", what, f"{SWEEP} record.shadow_every=7")
+    note = "Solid: c_t / w_t, up to which an outward token is kept; dotted: the tokens' divergence. From each run's last trace."
+    return Plot("Effective token threshold along a response", panels, [note], columns=2)
+
+
+def traced_series(text: str, traced: TracedResponse, colour: str) -> list[Series]:
+    position = np.arange(1, len(traced.threshold_T) + 1)
+    nothing = np.full(len(position), np.nan)
+    run = [Line(traced.run.run_id, np.array([]), np.array([]))]
+    return [
+        Series(f"threshold, {text} (S = {traced.drift:.2f})", colour, "-", position, traced.threshold_T, nothing, nothing, run),
+        Series(f"divergence, {text}", colour, ":", position, traced.divergence_T, nothing, nothing, run),
+    ]
 
 
 def fig7(results: Results) -> Plot | Missing:

@@ -1,14 +1,14 @@
 """Figures by their data: which series, which numbers, which runs; and what is missing says so."""
 
+import json
+
 import numpy as np
 import pytest
-from made_up import VARIANT_SETTINGS, write_run
+from made_up import VARIANT_SETTINGS, write_lines, write_run
 
 from analysis.figures import FIGURES
 from analysis.figures.curves import band, windowed
 from analysis.figures.draw import draw, legend_columns
-from analysis.figures.more import agreement
-from analysis.figures.paper import effective_threshold
 from analysis.figures.record import Matrix, Missing, Plot, sidecar
 from analysis.load import load
 from analysis.results import analyse
@@ -155,20 +155,35 @@ def test_position_map(results):
     np.testing.assert_allclose(panel.values[:, 5], 0.01 + 0.001 * np.arange(10))
 
 
-def test_effective_threshold_by_hand():
-    """δ = .15, δ_b = .1, w_min = .5, D = (.2, .3, 0): w = 1, .75, .5.
-
-    c_1 = .15; S_1 = .2, W_1 = 1: c_2 = min(.15, .15 + .1 − .2) = .05; S_2 = .425, W_2 = 1.75: c_3 = .15 + .175 − .425 = −.1.
-    """
-    curve = effective_threshold(np.array([0.2, 0.3, 0.0]), 0.5, 0.15, 0.1)
-    np.testing.assert_allclose(curve, [0.15 / 1, 0.05 / 0.75, -0.1 / 0.5])
-    np.testing.assert_allclose(effective_threshold(np.array([0.3]), 0.5, 0.15, 0.1), [0.15])
+def traced(drift: float) -> dict:
+    """Three tokens: w is a list, c and Z are one number for all."""
+    aux = {"w": [1.0, 0.8, 0.5], "c": 0.1, "S_prev": [0.0, 0.1, drift], "Z": 0.25}
+    return {"token_ids": [1, 2, 3], "divergence": [0.0, None, 0.2], "rules": {"own": {"aux": aux}}}
 
 
-def test_agreement_by_hand():
-    """Rule a drops tokens 0, 1; b drops 1; c nothing."""
-    shares = agreement({"a": np.array([[0, 0, 1]]), "b": np.array([[1, 0, 1]]), "c": np.ones((1, 3))})
-    np.testing.assert_allclose(shares, [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]])
+def test_threshold_of_the_calmest_and_the_most_drifting_response(tmp_path):
+    folder = write_run(tmp_path, "cppo", 1, [0.5] * 5)
+    (folder / "traces").mkdir()
+    for step, drifts in ((7, [9.0]), (14, [0.5, 0.2, 0.75])):  # only the last step counts
+        trace = {"step": step, "responses": [traced(drift) for drift in drifts]}
+        (folder / "traces" / f"step={step}.json").write_text(json.dumps(trace))
+    (panel,) = FIGURES["fig3"](analyse(load([tmp_path]))).panels
+    curves = by_label(panel)
+    assert list(curves) == [
+        "threshold, calm (S = 0.45)", "divergence, calm", "threshold, drifting (S = 1.00)", "divergence, drifting",
+    ]  # fmt: skip
+    np.testing.assert_allclose(panel.series[0].mean, [0.1, 0.125, 0.2])
+    np.testing.assert_allclose(panel.series[1].mean, [0, np.nan, 0.2])
+
+
+def test_agreement_averages_over_steps_then_runs(tmp_path):
+    for seed, values in ((1, [0.2, 0.4, None]), (2, [0.9])):
+        folder = write_run(tmp_path, "cppo", seed, [0.5] * 5)
+        rows = [{"step": i, "rule": rule, "jaccard": v} for i, v in enumerate(values) for rule in ("grpo", "own", "gspo")]
+        write_lines(folder / "shadow.jsonl", rows)
+    (panel,) = FIGURES["fig_agreement"](analyse(load([tmp_path]))).panels
+    assert (panel.rows, panel.columns) == (["CPPO"], ["GRPO"])  # further rules and the rule's own entry are not drawn
+    np.testing.assert_allclose(panel.values, [[(0.3 + 0.9) / 2]])
 
 
 def test_windows_and_bands():

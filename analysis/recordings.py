@@ -1,0 +1,59 @@
+"""What runs record beside their metrics (docs/recordings.md): shadow rows, and traces of a few responses token by token."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.runs import Run
+from harness.store import RunFolder, read_json
+
+
+def agreement(runs: list[Run]) -> dict[str, float]:
+    """For each shadow rule the Jaccard index of what it and the running rule drop: mean over steps, then over runs."""
+    by_rule = defaultdict(list)
+    for run in runs:
+        steps = defaultdict(list)
+        for row in RunFolder(run.path).rows("shadow"):
+            if row["jaccard"] is not None:
+                steps[row["rule"]].append(row["jaccard"])
+        for rule, values in steps.items():
+            by_rule[rule].append(np.mean(values))
+    return {rule: float(np.mean(values)) for rule, values in by_rule.items()}
+
+
+@dataclass(frozen=True)
+class TracedResponse:
+    """One response under a rule with a prefix budget. threshold: c_t / w_t; drift: the prefix sum S after the last token."""
+
+    run: Run
+    step: int
+    threshold_T: np.ndarray
+    divergence_T: np.ndarray
+    drift: float
+
+
+def traced_responses(run: Run) -> list[TracedResponse]:
+    """Of the run's last trace, under its own rule if that has a prefix budget, else under CPPO's shipped settings."""
+    paths = sorted((run.path / "traces").glob("step=*.json"), key=lambda path: int(path.stem.removeprefix("step=")))
+    trace = read_json(paths[-1]) if paths else None
+    return (
+        [] if trace is None else [traced for response in trace["responses"] if (traced := budgeted(run, trace["step"], response))]
+    )
+
+
+def budgeted(run: Run, step: int, response: dict) -> TracedResponse | None:
+    length = len(response["token_ids"])
+    for rule in ("own", "cppo"):
+        aux = response["rules"].get(rule, {}).get("aux", {})
+        if {"c", "w", "S_prev", "Z"} <= aux.keys():
+            c, w, before, z = (per_token(aux[key], length) for key in ("c", "w", "S_prev", "Z"))
+            return TracedResponse(run, step, c / w, per_token(response["divergence"], length), float(before[-1] + z[-1]))
+    return None
+
+
+def per_token(values: list | float | None, length: int) -> np.ndarray:
+    """A series is a list, or one number that stands for all tokens; null is nan."""
+    return np.broadcast_to(np.array(values, dtype=float), length)
