@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import compose
+from harness.provenance import remember_command_line
 from slurm import launcher
 
 
@@ -25,6 +26,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler would hide which setting was wrong
+    remember_command_line()
     sys.argv[1:] = compose.expand_model(sys.argv[1:])
     compose.register()
     launcher.register()

@@ -7,10 +7,12 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from harness.identity import RunPlan
-from harness.provenance import provenance
-from harness.store import RunFolder, now, write_atomic, write_json
+from harness.provenance import dirty_diff, provenance
+from harness.store import RunFolder, now, read_json, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ class StopRequest:
 
     def __call__(self) -> bool:
         return self.signalled is not None or self.condition()
+
+    @property
+    def why(self) -> str:
+        return self.signalled or "its launcher stopped"
 
     def listen(self) -> None:
         """Turn the first SIGINT or SIGTERM into a request; a second SIGINT interrupts at once. Main thread only."""
@@ -50,6 +56,8 @@ def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None =
     if not folder.lock.acquire():
         return BUSY
     try:
+        if folder.finished:  # by another process, between the look and the lock
+            return folder.state
         plan.check_folder()
         return _owned(plan, folder, train, stop, launch)
     finally:
@@ -57,38 +65,49 @@ def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None =
 
 
 def _owned(plan: RunPlan, folder: RunFolder, train: Train, stop: StopRequest, launch: str | None) -> str:
-    before = folder.read_status() or {}
-    begin(plan, folder, before, launch)
-    started, spent = time.monotonic(), before.get("seconds", 0.0)
+    number = folder.num_attempts() + 1
+    started, spent = time.monotonic(), seconds_before(folder)
+    begin(plan, folder, number, spent, launch)
     state, reason = "failed", None
-    try:
-        state = train(plan, stop)
-        reason = "stopped before its last step" if state == "preempted" else None
-    except KeyboardInterrupt:
-        state, reason = "preempted", "interrupted"
-        raise
-    except BaseException as error:
-        reason = f"{type(error).__name__}: {error}"
-        number = before.get("attempts", 0) + 1
-        write_atomic(folder.path / "logs" / f"attempt_{number}.traceback.txt", traceback.format_exc())
-        raise
-    finally:
-        seconds = round(spent + time.monotonic() - started, 3)
-        device_hours = round(seconds / 3600, 6)
-        folder.update_status(
-            state=state, reason=reason, ended=now(), seconds=seconds, device_hours=device_hours, step=folder.last_step()
-        )
+    with log_file(folder.path / "logs" / f"attempt_{number}.log"):
+        try:
+            state = train(plan, stop)
+            reason = f"stopped before its last step ({stop.why})" if state == "preempted" else None
+        except KeyboardInterrupt:
+            state, reason = "preempted", "interrupted"
+            raise
+        except BaseException as error:
+            reason = explain(error)
+            with logged_only():
+                write_atomic(folder.path / "logs" / f"attempt_{number}.traceback.txt", traceback.format_exc())
+            raise
+        finally:
+            with logged_only():
+                end(folder, number, state, reason, round(spent + time.monotonic() - started, 3))
     return state
 
 
-def begin(plan: RunPlan, folder: RunFolder, before: dict, launch: str | None) -> None:
+def seconds_before(folder: RunFolder) -> float:
+    """Of earlier attempts. One that was killed left its own clock in the lock, at most a heartbeat old."""
+    status = folder.read_status() or {}
+    killed = (folder.lock.previous or {}).get("seconds", 0.0) if status.get("state") == "running" else 0.0
+    return status.get("seconds", 0.0) + killed
+
+
+def begin(plan: RunPlan, folder: RunFolder, number: int, spent: float, launch: str | None) -> None:
+    """Write who runs what, with what, from now on."""
+    folder.remove_leftovers()
     if not folder.read_config():
         write_json(folder.path / "config.json", plan.record())
+    facts = {"number": number, "started": now(), "launch": launch, **provenance()}
+    if diff := dirty_diff():
+        write_atomic(folder.path / "logs" / f"attempt_{number}.diff", diff)
+    write_json(folder.path / "logs" / f"attempt_{number}.json", facts | {"state": "running"})
     folder.update_status(
         state="running",
         step=folder.last_step(),
         reason=None,
-        attempts=before.get("attempts", 0) + 1,
+        attempts=number,
         run_id=plan.run_id,
         method=plan.rule,
         preset=plan.preset,
@@ -97,10 +116,55 @@ def begin(plan: RunPlan, folder: RunFolder, before: dict, launch: str | None) ->
         seed=plan.config.seed,
         settings_fingerprint=plan.settings_fingerprint,
         config_hash=plan.config_hash,
-        started=before.get("started", now()),
+        started=(folder.read_status() or {}).get("started", facts["started"]),
         ended=None,
         data_fingerprints=plan.data_fingerprints,
+        seconds=spent,
         collapse_step=None,
+        collapse_reason=None,
         launch=launch,
         **provenance(),
     )
+
+
+def end(folder: RunFolder, number: int, state: str, reason: str | None, seconds: float) -> None:
+    """Write how it ended, unless the folder has another owner by now."""
+    folder.lock.require()
+    step, ended = folder.last_step(), now()
+    device_hours = round(seconds / 3600, 6)
+    folder.update_status(state=state, reason=reason, ended=ended, seconds=seconds, device_hours=device_hours, step=step)
+    path = folder.path / "logs" / f"attempt_{number}.json"
+    write_json(path, (read_json(path) or {"number": number}) | {"state": state, "reason": reason, "ended": ended, "step": step})
+
+
+def explain(error: BaseException) -> str:
+    """The reason as status.json holds it, with the remedy where one is known."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error):
+        return f"{reason} (out of memory: lower train.token_budget, rollout.max_rows or eval.max_rows)"
+    return reason
+
+
+@contextmanager
+def logged_only():
+    """For what is written about an attempt after it ended: on a full disk it must not hide why the attempt ended."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        log.error("%s", error)
+
+
+@contextmanager
+def log_file(path: Path):
+    """What is logged meanwhile also goes to a file. A full disk costs lines of it, never the run."""
+    handler = logging.FileHandler(path, delay=True)
+    handler.handleError = lambda record: None
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("harness").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("harness").removeHandler(handler)
+        with suppress(OSError):
+            handler.close()

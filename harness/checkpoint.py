@@ -2,7 +2,7 @@
 
     checkpoints/step=<n>/
         model.safetensors  optimizer.safetensors  queue.<i>.safetensors (batches sampled but not yet learned from)
-        manifest.json      step, counters and the hash of every file: written last, its presence is the completion mark
+        manifest.json      step, counters, score and the hash of every file: written last, its presence is the completion mark
 
 No random state is stored, since none exists: every draw comes from a generator made of the seed and what it is for.
 """
@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from harness.rollout.records import Rollout
-from harness.store import read_json, sync_folder, write_json
+from harness.store import read_json, sync_folder, write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -35,37 +36,63 @@ class Checkpoint:
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     queue: list[Rollout]
+    score: float | None = None  # mean of this step's evaluation, if there was one
 
 
-def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
-    """Write checkpoints/step=<n> atomically and drop all but the newest keep_last."""
+def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int, keep_best: int) -> Path:
+    """Write checkpoints/step=<n> atomically; then drop all but the newest keep_last and the keep_best with the best score."""
     final = root / f"step={checkpoint.step}"
     aside = root / f".step={checkpoint.step}.{os.getpid()}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    contents = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
-    contents |= {f"queue.{i}": rollout.tensors() for i, rollout in enumerate(checkpoint.queue)}
-    hashes = {f"{name}.safetensors": _write(aside / f"{name}.safetensors", tensors) for name, tensors in contents.items()}
-    counters = {"step": checkpoint.step, "num_updates": checkpoint.num_updates, "num_queued": len(checkpoint.queue)}
-    write_json(aside / "manifest.json", counters | {"files": hashes})
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(aside, final)
-    sync_folder(root)
-    for old in complete_steps(root)[:-keep_last]:
-        shutil.rmtree(root / f"step={old}")
+    with writing(final):
+        remove_leftovers(root)
+        try:
+            aside.mkdir(parents=True)
+            _write_all(aside, checkpoint)
+            _remove(final)
+            os.replace(aside, final)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)  # on a full disk the next attempt needs the space
+            raise
+        sync_folder(root)
+    for step in dropped_steps(root, checkpoint.step, keep_last, keep_best):
+        _remove(root / f"step={step}")
     return final
 
 
+def _write_all(folder: Path, checkpoint: Checkpoint) -> None:
+    contents = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
+    contents |= {f"queue.{i}": rollout.tensors() for i, rollout in enumerate(checkpoint.queue)}
+    hashes = {f"{name}.safetensors": _write(folder / f"{name}.safetensors", tensors) for name, tensors in contents.items()}
+    counters = {"step": checkpoint.step, "num_updates": checkpoint.num_updates, "num_queued": len(checkpoint.queue)}
+    write_json(folder / "manifest.json", counters | {"score": checkpoint.score, "files": hashes})
+
+
 def _write(path: Path, tensors: dict[str, Tensor]) -> str:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # its own class, whatever the file system said
+        raise OSError(None, str(error)) from error
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-    return _file_hash(path)
+    return file_hash(path)
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _remove(folder: Path) -> None:
+    """The completion mark goes first, so that a half-removed checkpoint never looks whole."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(root: Path) -> None:
+    """Half-written and half-removed checkpoints of a killed process. Only for the folder's owner."""
+    for folder in [*root.glob(".step=*.tmp"), *root.glob("step=*")]:
+        if not (folder / "manifest.json").exists() or folder.name.startswith("."):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def complete_steps(root: Path) -> list[int]:
@@ -73,26 +100,52 @@ def complete_steps(root: Path) -> list[int]:
     return sorted(int(path.parent.name.removeprefix("step=")) for path in root.glob("step=*/manifest.json"))
 
 
+def dropped_steps(root: Path, newest: int, keep_last: int, keep_best: int) -> list[int]:
+    """What save_checkpoint removes. Steps above the one just written were found damaged, else they had been resumed from."""
+    steps = complete_steps(root)
+    past = [step for step in steps if step <= newest]
+    scores = {step: (read_json(root / f"step={step}" / "manifest.json") or {}).get("score") for step in past}
+    scored = sorted((step for step in past if scores[step] is not None), key=lambda step: (-scores[step], step))
+    kept = {*past[-keep_last:], *scored[:keep_best]}
+    return [step for step in steps if step not in kept]
+
+
 def load_checkpoint(root: Path) -> Checkpoint | None:
     """The newest checkpoint whose hashes hold; a damaged one is passed over and said."""
     for step in reversed(complete_steps(root)):
         try:
-            return _read(root / f"step={step}")
-        except (OSError, ValueError, KeyError) as error:
+            return read_checkpoint(root / f"step={step}")
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             log.warning("checkpoint step=%d in %s is damaged (%s): falling back to the one before", step, root, error)
     return None
 
 
-def _read(folder: Path) -> Checkpoint:
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """ValueError or OSError if a file is missing or is not the one that was written."""
+    manifest = read_manifest(folder)
+    if problems := damage(folder, manifest):
+        raise ValueError("; ".join(problems))
+    queue = [Rollout(**load_file(folder / f"queue.{i}.safetensors")) for i in range(manifest["num_queued"])]
+    model, optimizer = load_file(folder / "model.safetensors"), load_file(folder / "optimizer.safetensors")
+    return Checkpoint(manifest["step"], manifest["num_updates"], model, optimizer, queue, manifest["score"])
+
+
+def read_manifest(folder: Path) -> dict:
     manifest = read_json(folder / "manifest.json")
     if manifest is None:
         raise ValueError("manifest.json is not readable")
+    return manifest
+
+
+def damage(folder: Path, manifest: dict) -> list[str]:
+    """Files that are not as the manifest says; empty for a whole checkpoint."""
+    problems = []
     for name, expected in manifest["files"].items():
-        if _file_hash(folder / name) != expected:
-            raise ValueError(f"{name} does not match its hash")
-    queue = [Rollout(**load_file(folder / f"queue.{i}.safetensors")) for i in range(manifest["num_queued"])]
-    model, optimizer = load_file(folder / "model.safetensors"), load_file(folder / "optimizer.safetensors")
-    return Checkpoint(manifest["step"], manifest["num_updates"], model, optimizer, queue)
+        if not (folder / name).exists():
+            problems.append(f"{name} is missing")
+        elif file_hash(folder / name) != expected:
+            problems.append(f"{name} does not match its hash")
+    return problems
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

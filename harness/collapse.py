@@ -1,13 +1,18 @@
 """When a run counts as collapsed: a written rule on stored metrics, the same online and afterwards. No torch.
 
-The first breach is marked. Thresholds: train.collapse in the settings, the same for every method.
+The earliest breach is marked. Thresholds: train.collapse in the settings, the same for every method. Each check takes one
+row at a time, so that asking after every step costs the same at step 10 and at step 10,000.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import insort
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
+
+FINITE_KEYS = ("actor/pg_loss", "actor/grad_norm", "actor/entropy", "mismatch/k3")  # null is stored for what is not finite
 
 
 @dataclass(frozen=True)
@@ -16,81 +21,152 @@ class Breach:
     reason: str
 
 
-def first_breach(metrics: Sequence[Mapping], evaluations: Sequence[tuple[int, float]], thresholds: Mapping, steps: int) -> Breach | None:
+class CollapseWatch:
+    """Fed with rows of metrics and with evaluations, each in order of step; `breach` is the earliest so far, or None."""
+
+    def __init__(self, thresholds: Mapping, steps: int):
+        window = max(1, round(thresholds["window"] * steps))
+        self.row_checks = (
+            NonFinite(),
+            LowReward(thresholds["reward_share"], window),
+            Entropy(thresholds["entropy_floor"], thresholds["entropy_rise"]),
+            Lengths(thresholds["truncated_share"], thresholds["length_share"]),
+            Mismatch(thresholds["mismatch_rise"], thresholds["mismatch_floor"], window),
+        )
+        self.evaluation_check = LowEvaluation(thresholds["eval_share"])
+        self.breach: Breach | None = None
+
+    def see(self, row: Mapping) -> None:
+        for check in self.row_checks:
+            self._note(check.see(row))
+
+    def see_evaluation(self, step: int, score: float) -> None:
+        self._note(self.evaluation_check.see(step, score))
+
+    def _note(self, breach: Breach | None) -> None:
+        if breach and (self.breach is None or breach.step < self.breach.step):
+            self.breach = breach
+
+
+def first_breach(
+    metrics: Iterable[Mapping], evaluations: Iterable[tuple[int, float]], thresholds: Mapping, steps: int
+) -> Breach | None:
     """metrics: rows by step; evaluations: (step, mean score over benchmarks) by step; steps: train.steps."""
-    window = max(1, round(thresholds["window"] * steps))
-    checks = (
-        non_finite(metrics),
-        low_reward(metrics, thresholds["reward_share"], window),
-        entropy_out_of_range(metrics, thresholds["entropy_floor"], thresholds["entropy_rise"]),
-        broken_lengths(metrics, thresholds["truncated_share"], thresholds["length_share"]),
-        mismatch_rise(metrics, thresholds["mismatch_rise"], thresholds["mismatch_floor"], window),
-        low_evaluation(evaluations, thresholds["eval_share"]),
-    )
-    breaches = [next(check, None) for check in checks]
-    return min((b for b in breaches if b), key=lambda b: b.step, default=None)
-
-
-def non_finite(metrics: Sequence[Mapping]) -> Iterator[Breach]:
+    watch = CollapseWatch(thresholds, steps)
     for row in metrics:
-        if row.get("health/updates_skipped", 0) > 0:
-            yield Breach(row["step"], "loss or gradient not finite")
-
-
-def low_reward(metrics: Sequence[Mapping], share: float, window: int) -> Iterator[Breach]:
-    """The trailing average stays under a share of its own maximum for a whole window; the window's first step is marked."""
-    best, low_since, num_low = 0.0, 0, 0
-    for i, row in enumerate(metrics):
-        average = mean(r["reward/mean"] for r in metrics[max(0, i + 1 - window) : i + 1])
-        best = max(best, average)
-        if average >= share * best:
-            num_low = 0
-            continue
-        num_low += 1
-        low_since = row["step"] if num_low == 1 else low_since
-        if num_low == window:
-            yield Breach(low_since, f"reward under {share:g} of its best for {window} steps")
-
-
-def entropy_out_of_range(metrics: Sequence[Mapping], floor: float, rise: float) -> Iterator[Breach]:
-    entropies = [(row["step"], row["actor/entropy"]) for row in metrics if "actor/entropy" in row]
-    for step, entropy in entropies:
-        if entropy < floor:
-            yield Breach(step, f"entropy under {floor:g}")
-        elif entropy > rise * entropies[0][1]:
-            yield Breach(step, f"entropy over {rise:g} times the start")
-
-
-def broken_lengths(metrics: Sequence[Mapping], truncated: float, share: float) -> Iterator[Breach]:
-    lengths = []
-    for row in metrics:
-        lengths.append(row["response_length/mean"])
-        if row["response_length/clip_ratio"] > truncated:
-            yield Breach(row["step"], f"over {truncated:.0%} of the responses truncated")
-        elif lengths[-1] < share * median(lengths):
-            yield Breach(row["step"], f"length under {share:.0%} of its running median")
-
-
-def mismatch_rise(metrics: Sequence[Mapping], rise: float, floor: float, window: int) -> Iterator[Breach]:
-    """`floor`: below it a difference is rounding noise, whose ratio to earlier noise means nothing."""
-    values = [(row["step"], row["mismatch/k3"]) for row in metrics if "mismatch/k3" in row]
-    limit = max(floor, rise * median([value for _, value in values[:window]] or [0.0]))
-    for step, value in values[window:]:
-        if value > limit:
-            yield Breach(step, f"mismatch KL over {rise:g} times its start")
-
-
-def low_evaluation(evaluations: Sequence[tuple[int, float]], share: float) -> Iterator[Breach]:
-    """Two evaluations in a row under a share of the best so far; the first of them is marked."""
-    best, low_at = 0.0, None
+        watch.see(row)
     for step, score in evaluations:
-        best = max(best, score)
-        if score >= share * best:
-            low_at = None
-        elif low_at is not None:
-            yield Breach(low_at, f"evaluation under {share:g} of its best twice in a row")
-        else:
-            low_at = step
+        watch.see_evaluation(step, score)
+    return watch.breach
+
+
+class NonFinite:
+    """A skipped update, a rollout log-prob or a key metric that is not finite."""
+
+    def see(self, row: Mapping) -> Breach | None:
+        if row.get("health/updates_skipped"):
+            return Breach(row["step"], "loss or gradient not finite")
+        if row.get("health/nonfinite_rollout"):
+            return Breach(row["step"], "rollout log-probs not finite")
+        broken = [key for key in FINITE_KEYS if row.get(key, 0.0) is None]
+        return Breach(row["step"], f"{', '.join(broken)} not finite") if broken else None
+
+
+class LowReward:
+    """The trailing average stays under a share of its own maximum for a whole window; the window's first step is marked."""
+
+    def __init__(self, share: float, window: int):
+        self.share, self.window = share, window
+        self.recent: deque[float] = deque(maxlen=window)
+        self.best, self.low_since, self.num_low = 0.0, 0, 0
+
+    def see(self, row: Mapping) -> Breach | None:
+        self.recent.append(row["reward/mean"])
+        average = sum(self.recent) / len(self.recent)
+        self.best = max(self.best, average)
+        if average >= self.share * self.best:
+            self.num_low = 0
+            return None
+        self.num_low += 1
+        self.low_since = row["step"] if self.num_low == 1 else self.low_since
+        if self.num_low < self.window:
+            return None
+        return Breach(self.low_since, f"reward under {self.share:g} of its best for {self.window} steps")
+
+
+class Entropy:
+    def __init__(self, floor: float, rise: float):
+        self.floor, self.rise = floor, rise
+        self.start: float | None = None
+
+    def see(self, row: Mapping) -> Breach | None:
+        entropy = row.get("actor/entropy")
+        if entropy is None:
+            return None
+        self.start = entropy if self.start is None else self.start
+        if entropy < self.floor:
+            return Breach(row["step"], f"entropy under {self.floor:g}")
+        if entropy > self.rise * self.start:
+            return Breach(row["step"], f"entropy over {self.rise:g} times the start")
+        return None
+
+
+class Lengths:
+    def __init__(self, truncated: float, share: float):
+        self.truncated, self.share = truncated, share
+        self.ordered: list[float] = []
+
+    def see(self, row: Mapping) -> Breach | None:
+        length = row["response_length/mean"]
+        insort(self.ordered, length)
+        if row["response_length/clip_ratio"] > self.truncated:
+            return Breach(row["step"], f"over {self.truncated:.0%} of the responses truncated")
+        if length < self.share * middle(self.ordered):
+            return Breach(row["step"], f"length under {self.share:.0%} of its running median")
+        return None
+
+
+class Mismatch:
+    """`floor`: below it a difference is rounding noise, whose ratio to earlier noise means nothing."""
+
+    def __init__(self, rise: float, floor: float, window: int):
+        self.rise, self.floor, self.window = rise, floor, window
+        self.start: list[float] = []
+
+    def see(self, row: Mapping) -> Breach | None:
+        value = row.get("mismatch/k3")
+        if value is None:
+            return None
+        if len(self.start) < self.window:
+            self.start.append(value)
+            return None
+        if value > max(self.floor, self.rise * median(self.start)):
+            return Breach(row["step"], f"mismatch KL over {self.rise:g} times its start")
+        return None
+
+
+class LowEvaluation:
+    """Two evaluations in a row under a share of the best so far; the first of them is marked."""
+
+    def __init__(self, share: float):
+        self.share = share
+        self.best, self.low_at = 0.0, None
+
+    def see(self, step: int, score: float) -> Breach | None:
+        self.best = max(self.best, score)
+        if score >= self.share * self.best:
+            self.low_at = None
+            return None
+        if self.low_at is None:
+            self.low_at = step
+            return None
+        return Breach(self.low_at, f"evaluation under {self.share:g} of its best twice in a row")
+
+
+def middle(ordered: Sequence[float]) -> float:
+    """The median of values already in order."""
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def evaluation_means(rows: Sequence[Mapping]) -> list[tuple[int, float]]:

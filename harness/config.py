@@ -180,18 +180,24 @@ class ClusterConfig:
 @dataclass
 class TrackerConfig:
     kind: str = operational()  # none | wandb
+    mode: str = operational()  # of wandb: offline | online
+    project: str = operational()
+    entity: str | None = operational()  # null: the account's default
 
     def __post_init__(self):
-        one_of("tracker.kind", self.kind, ("none",))
+        one_of("tracker.kind", self.kind, ("none", "wandb"))
+        one_of("tracker.mode", self.mode, ("offline", "online"))
 
 
 @dataclass
 class CheckpointConfig:
-    every: int = operational()
+    every: int = operational()  # steps; also after the last step, and when an evaluation is the best so far
     keep_last: int = operational()
+    keep_best: int = operational()  # with the best evaluation means, beside the last; 0: none
 
     def __post_init__(self):
         positive("checkpoint", self, "every", "keep_last")
+        not_negative("checkpoint", self, "keep_best")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,7 +20,7 @@ from harness.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from harness.collapse import Breach, evaluation_means, first_breach
+from harness.collapse import CollapseWatch, evaluation_means
 from harness.config import Config
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
 from harness.identity import RunPlan
@@ -28,6 +29,9 @@ from harness.model import encode_prompts, load_model, load_tokenizer, stop_token
 from harness.rollout.queue import RolloutQueue
 from harness.rollout.records import Rollout, RolloutEngine
 from harness.store import RunFolder
+from harness.tracker import Tracker, make_tracker
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,6 +45,9 @@ class Parts:
     reward_grader: Grader
     eval_grader: Grader
     questions: list[Question]
+    tracker: Tracker
+    watch: CollapseWatch
+    scores: dict[int, float]  # of the evaluations so far: mean over benchmarks, by step
     done: int  # steps completed
 
     @property
@@ -64,7 +71,33 @@ class Parts:
         samples = [sample for batch in batches for sample in batch]
         if config.record.samples:
             save_samples(self.folder.path, samples)
-        self.folder.append("evals", eval_rows(samples))
+        rows = eval_rows(samples)
+        self.folder.append("evals", rows)
+        self.see_evaluations(rows)
+        self.tracker.log_evaluation(rows)
+
+    def record(self, row: dict) -> None:
+        """A step's metrics: stored first, then looked at."""
+        self.folder.lock.require()
+        self.folder.append("metrics", [row])
+        self.watch.see(row)
+        self.mark_collapse()
+        self.tracker.log(row)
+
+    def see_evaluations(self, rows: list[dict]) -> None:
+        for step, score in evaluation_means(rows):
+            self.scores[step] = score
+            self.watch.see_evaluation(step, score)
+
+    def mark_collapse(self) -> None:
+        breach = self.watch.breach
+        if breach and (self.folder.read_status() or {}).get("collapse_step") != breach.step:
+            self.folder.update_status(collapse_step=breach.step, collapse_reason=breach.reason)
+
+    def is_best(self, step: int) -> bool:
+        """Whether this step's evaluation beats all others of trained weights, so that its checkpoint is to be kept."""
+        earlier = [score for other, score in self.scores.items() if 0 < other < step]
+        return self.config.checkpoint.keep_best > 0 and step in self.scores and self.scores[step] > max(earlier, default=-1.0)
 
     def save(self, step: int) -> None:
         checkpoint = Checkpoint(
@@ -73,14 +106,10 @@ class Parts:
             model_tensors(self.model),
             optimizer_tensors(self.model, self.learner.optimizer),
             self.queue.waiting,
+            self.scores.get(step),
         )
-        save_checkpoint(self.folder.path / "checkpoints", checkpoint, self.config.checkpoint.keep_last)
-
-    def breach(self) -> Breach | None:
-        """The first breach of the collapse rule so far, from what is stored."""
-        thresholds = vars(self.config.train.collapse)
-        evaluations = evaluation_means(self.folder.rows("evals"))
-        return first_breach(self.folder.rows("metrics"), evaluations, thresholds, self.config.train.steps)
+        kept = self.config.checkpoint
+        save_checkpoint(self.folder.path / "checkpoints", checkpoint, kept.keep_last, kept.keep_best)
 
 
 def build(plan: RunPlan) -> Parts:
@@ -99,6 +128,9 @@ def build(plan: RunPlan) -> Parts:
         make_grader(config.data.grader),
         make_grader(config.eval.grader),
         [question for name in config.eval.benchmarks for question in load_questions(name, config)],
+        make_tracker(config.tracker, plan),
+        CollapseWatch(vars(config.train.collapse), config.train.steps),
+        scores={},
         done=0,
     )
     restore(parts)
@@ -115,6 +147,17 @@ def restore(parts: Parts) -> None:
     parts.queue.restore(checkpoint.step, checkpoint.queue)
     parts.engine.push(parts.model, checkpoint.num_updates)
     parts.done = checkpoint.step
+    log.info("resuming %s after step %d", parts.plan.run_id, parts.done)
+    look_back(parts)
+
+
+def look_back(parts: Parts) -> None:
+    """Show the collapse rule what is stored up to the checkpoint; rows beyond it will be written again."""
+    for row in parts.folder.rows("metrics"):
+        if row["step"] <= parts.done:
+            parts.watch.see(row)
+    parts.see_evaluations([row for row in parts.folder.rows("evals") if row["step"] <= parts.done])
+    parts.mark_collapse()
 
 
 def make_engine(config: Config, model: nn.Module, tokenizer) -> RolloutEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import socket
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "transformers", "hydra-core", "math-verify", "numpy", "safetensors", "vllm")
+PACKAGES = ("torch", "transformers", "hydra-core", "math-verify", "numpy", "safetensors", "vllm", "wandb")
+COMMAND_VARIABLE = "HARNESS_COMMAND"
+MAX_DIFF_CHARACTERS = 5_000_000
 
 
 def provenance() -> dict:
@@ -25,20 +28,46 @@ def provenance() -> dict:
         "git_dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
         "versions": package_versions(),
         "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gb": memory_gb(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": sys.argv,
+        "command": command_line(),
     }
+
+
+def command_line() -> str:
+    """What the user typed; workers inherit it from the process that started them."""
+    return os.environ.get(COMMAND_VARIABLE) or shlex.join(sys.argv)
+
+
+def remember_command_line() -> None:
+    """For this process and the workers that it starts. `python -m harness` calls this first."""
+    os.environ[COMMAND_VARIABLE] = shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
 @cache
 def git(*arguments: str) -> str | None:
-    """Of the checkout this code runs from; None outside one."""
-    folder = Path(__file__).resolve().parent
+    """Of the checkout this code runs from; None outside one, also where the code only lies in someone else's checkout."""
+    here = Path(__file__).resolve()
+
+    def run(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        run("ls-files", "--error-unmatch", here.name)
+        return run(*arguments)
+    except (OSError, UnicodeDecodeError, subprocess.CalledProcessError):
         return None
+
+
+def dirty_diff() -> str | None:
+    """How the code differs from its commit, with the names of files git does not know; None if it does not differ."""
+    diff, untracked = git("diff", "HEAD"), git("ls-files", "--others", "--exclude-standard")
+    if not diff and not untracked:
+        return None
+    names = "".join(f"# untracked: {name}\n" for name in (untracked or "").splitlines())
+    return names + (diff or "")[:MAX_DIFF_CHARACTERS] + "\n"
 
 
 @cache
@@ -59,3 +88,11 @@ def cpu_model() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+@cache
+def memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (ValueError, OSError):
+        return None

@@ -17,27 +17,32 @@ from harness.timing import Timer
 
 def train(plan: RunPlan, stop: StopRequest) -> str:
     """Train from the last checkpoint to the last step. Returns "completed", "collapsed" (stopped by its rule) or "preempted"."""
-    parts, config = build(plan), plan.config
-    timer, state = Timer(), "completed"
+    parts = build(plan)
+    with parts.tracker:
+        return run_steps(parts, stop)
+
+
+def run_steps(parts: Parts, stop: StopRequest) -> str:
+    config, timer = parts.config, Timer()
+    state = verdict(parts, parts.done, stop)
     if parts.done == 0:
         with timer("evaluation"):
             parts.evaluate(0)
     for step in range(parts.done + 1, config.train.steps + 1):
+        if state != "completed":
+            break
         row = learn(parts, step, timer)
         last = step == config.train.steps
         if last or step % config.eval.every == 0:
             with timer("evaluation"):
                 parts.evaluate(step)
         row |= timer.metrics()
-        parts.folder.append("metrics", [row | throughput(row)])
+        parts.record(row | throughput(row))
         timer = Timer()
-        state = verdict(parts, stop) if not last else "completed"
-        if last or state != "completed" or step % config.checkpoint.every == 0:
+        state = verdict(parts, step, stop)
+        if last or state != "completed" or step % config.checkpoint.every == 0 or parts.is_best(step):
             with timer("checkpoint"):
                 parts.save(step)
-        if state != "completed":
-            break
-    mark_collapse(parts)
     return state
 
 
@@ -87,16 +92,10 @@ def canary(parts: Parts, fresh: Rollout | None) -> dict:
     return mismatch_metrics(experience.anchor_logprobs[experience.mask], logprobs[experience.mask])
 
 
-def verdict(parts: Parts, stop: StopRequest) -> str:
-    """Go on ("completed" so far), or stop and why."""
-    if stop():
-        return "preempted"
-    if parts.config.train.on_collapse == "stop" and parts.breach():
+def verdict(parts: Parts, step: int, stop: StopRequest) -> str:
+    """After `step`: go on ("completed" so far), or stop and why."""
+    if step == parts.config.train.steps:
+        return "completed"
+    if parts.config.train.on_collapse == "stop" and parts.watch.breach:
         return "collapsed"
-    return "completed"
-
-
-def mark_collapse(parts: Parts) -> None:
-    breach = parts.breach()
-    if breach:
-        parts.folder.update_status(collapse_step=breach.step, collapse_reason=breach.reason)
+    return "preempted" if stop() else "completed"

@@ -1,0 +1,165 @@
+"""A mirror of the stored metrics in Weights & Biases, under the same keys. The only file that imports wandb.
+
+    python -m harness -m … tracker=wandb              while training; offline unless tracker.mode=online
+    python -m harness.tracker sync runs [--online]    later, from what is stored: replaces what was mirrored before
+
+The run folder is the truth: whatever goes wrong here is logged, and training goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+import conf
+from harness.collapse import evaluation_means
+from harness.config import TrackerConfig
+from harness.identity import RunPlan
+from harness.store import RunFolder, find_runs, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Mirrors nothing."""
+
+    def log(self, row: dict) -> None: ...
+
+    def log_evaluation(self, rows: list[dict]) -> None: ...
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *_) -> None: ...
+
+
+def harmless(call: Callable) -> Callable:
+    """A failure of the mirror is logged and ends the mirror, never the run."""
+
+    @functools.wraps(call)
+    def guarded(self, *arguments) -> None:
+        if self.broken:
+            return
+        try:
+            call(self, *arguments)
+        except Exception as error:
+            self.broken = True
+            remedy = "the run goes on without it; later: python -m harness.tracker sync RUNS"
+            log.warning("wandb: %s failed (%s): %s", call.__name__, error, remedy)
+
+    return guarded
+
+
+class WandbTracker(Tracker):
+    """One wandb run for a run folder, whatever the number of attempts. It starts with the first row."""
+
+    def __init__(self, folder: RunFolder, record: dict, config: TrackerConfig, resume: str | None = "allow"):
+        self.folder, self.record, self.config, self.resume = folder, record, config, resume
+        self.broken, self.run = False, None
+
+    @harmless
+    def log(self, row: dict) -> None:
+        self._open().log({key: value for key, value in row.items() if value is not None})
+
+    @harmless
+    def log_evaluation(self, rows: list[dict]) -> None:
+        for row in evaluation_summaries(rows):
+            self._open().log(row)
+
+    @harmless
+    def finish(self) -> None:
+        if self.run is not None:
+            self.run.finish()
+
+    def __exit__(self, *_) -> None:
+        self.finish()
+
+    def _open(self):
+        if self.run is None:
+            self.run = start(self.folder, self.record, self.config, self.resume)
+        return self.run
+
+
+def start(folder: RunFolder, record: dict, config: TrackerConfig, resume: str | None):
+    """A wandb run whose x axis is our step: its own counter can't go back to a checkpoint."""
+    import wandb
+
+    quiet = {"console": "off", "x_disable_stats": True, "x_disable_meta": True, "disable_git": True, "disable_code": True}
+    run = wandb.init(
+        project=config.project,
+        entity=config.entity,
+        mode=config.mode,
+        id=wandb_id(folder),
+        name=record["run_id"],
+        group=f"{record['experiment']}/{record['model']}",
+        config=record["settings"] | {"preset": record["preset"], "settings_fingerprint": record["settings_fingerprint"]},
+        dir=folder.path,
+        resume=resume,
+        reinit="create_new",
+        settings=wandb.Settings(silent=True, **quiet),
+    )
+    run.define_metric("*", step_metric="step")
+    return run
+
+
+def wandb_id(folder: RunFolder) -> str:
+    """Drawn once for a run folder and kept in it."""
+    path = folder.path / "wandb.json"
+    stored = read_json(path)
+    if stored is None:
+        stored = {"id": uuid.uuid4().hex[:16]}
+        write_json(path, stored)
+    return stored["id"]
+
+
+def evaluation_summaries(rows: list[dict]) -> list[dict]:
+    """For each evaluated step eval/<benchmark> and eval/mean, from rows of evals.jsonl."""
+    names = list(dict.fromkeys(row["benchmark"] for row in rows))
+    by_name = {name: dict(evaluation_means([row for row in rows if row["benchmark"] == name])) for name in names}
+    return [
+        {"step": step, "eval/mean": score} | {f"eval/{name}": scores[step] for name, scores in by_name.items() if step in scores}
+        for step, score in evaluation_means(rows)
+    ]
+
+
+def make_tracker(config: TrackerConfig, plan: RunPlan) -> Tracker:
+    return WandbTracker(plan.folder, plan.record(), config) if config.kind == "wandb" else Tracker()
+
+
+def sync(roots: list[Path], config: TrackerConfig) -> list[str]:
+    """Replay stored runs into wandb; what was there under the same ids is replaced. Returns what failed."""
+    failed = []
+    for folder in find_runs(*roots):
+        tracker = WandbTracker(folder, folder.read_config(), config, resume=None)
+        evaluations = {row["step"]: row for row in evaluation_summaries(folder.rows("evals"))}
+        rows = {row["step"]: row for row in folder.rows("metrics")}
+        for step in sorted(rows.keys() | evaluations.keys()):
+            tracker.log(rows.get(step, {}) | evaluations.get(step, {}))
+        tracker.finish()
+        print(f"{'failed' if tracker.broken else 'synced'}: {folder.path} ({len(rows)} steps, {len(evaluations)} evaluations)")
+        failed += [str(folder.path)] if tracker.broken else []
+    return failed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    defaults = OmegaConf.load(Path(conf.__file__).parent / "tracker" / "wandb.yaml")
+    parser = argparse.ArgumentParser(prog="python -m harness.tracker", description="Replay stored metrics into Weights & Biases.")
+    command = parser.add_subparsers(required=True).add_parser("sync", help="replay run folders")
+    command.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold them")
+    command.add_argument("--online", action="store_true", help="upload now; else `wandb sync` uploads what this writes")
+    command.add_argument("--project", default=defaults.project)
+    command.add_argument("--entity", default=defaults.entity)
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    mode = "online" if chosen.online else "offline"
+    return 1 if sync(chosen.runs, TrackerConfig(defaults.kind, mode, chosen.project, chosen.entity)) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
