@@ -12,7 +12,7 @@ TINY = ["train.steps=2", "train.prompts_per_step=2", "train.group_size=4", "trai
 
 
 def harness(*arguments: str, tiny: bool = True, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "harness", *arguments, *(TINY if tiny else [])]
+    command = [sys.executable, "-m", "harness", *(TINY if tiny else []), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, **options)
 
