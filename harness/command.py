@@ -1,0 +1,24 @@
+"""How the commands beside the main job end: a status, or one line that says what was wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+
+def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run `main` on the command line's words. A user's error ends in status 1 and its message; others keep their traceback."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (ValueError, HydraException, OmegaConfBaseException) as error:
+        cause = f"\n  {error.__cause__}" if error.__cause__ else ""
+        sys.exit(f"error: {error}{cause}")
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,198 @@
+"""Evaluate a model on benchmarks, outside training.
+
+python -m harness.evaluate model=FOLDER_OR_HUB_ID eval=aime eval.root=FOLDER eval.n=16
+python -m harness.evaluate --run RUN --step best [eval=aime]
+
+Settings are those of the main job (groups model, eval, rollout, data); data=none, unless eval=chain. With --run the run's own
+model and evaluation settings hold where nothing else is said. Killed and typed again it goes on; nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evals.graders import make_grader
+from harness.command import exit_with
+from harness.compose import compose_config, expand_model
+from harness.config import Config
+from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
+from harness.identity import content_hash, eval_settings
+from harness.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
+from harness.parts import load_questions, make_engine
+from harness.provenance import provenance
+from harness.store import ROW_KEYS, RunLock, append_rows, now, read_json, read_rows, write_json
+from harness.trained import Trained, find_trained
+
+SAMPLE_KEY = ("step", "benchmark", "problem_id", "sample")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation: settings, and the checkpoint whose weights replace the model's (None: the model as it is)."""
+
+    config: Config
+    trained: Trained | None
+    out: Path | None = None
+
+    @property
+    def step(self) -> int:
+        return self.trained.step if self.trained else 0
+
+    def identity(self) -> dict:
+        """What decides the samples: an interrupted evaluation goes on only under the same."""
+        model = self.config.model
+        settings = eval_settings(self.config.eval)
+        del settings["every"], settings["max_rows"]
+        return {
+            "model": asdict(model) | {"path": model_fingerprint(model.path, model.revision)},
+            "run": self.trained and {"run_id": self.trained.config["run_id"], "weights": self.trained.weights_hash},
+            "step": self.step,
+            "seed": self.config.seed,
+            "eval": settings,
+            "max_prompt_length": self.config.rollout.max_prompt_length,
+            "precision": self.config.rollout.precision,
+        }
+
+    def folder(self) -> Path:
+        """--out, else evaluations/<model>/<hash8> here, or <run>/evaluations/step=<n>-<hash8>."""
+        short = content_hash(self.identity())[:8]
+        if self.out or not self.trained:
+            return self.out or Path("evaluations") / Path(self.config.model.path.replace(":", "-")).name / short
+        return self.trained.run / "evaluations" / f"step={self.step}-{short}"
+
+
+def read_job(words: Sequence[str]) -> Job:
+    """From the command line. `run=`, `step=` and `out=` may be typed like settings."""
+    words = [f"--{word}" if word.partition("=")[0] in ("run", "step", "out") else word for word in words]
+    style = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m harness.evaluate", description=__doc__, formatter_class=style)
+    parser.add_argument("--run", help="a run's folder: its checkpoint is evaluated")
+    parser.add_argument("--step", default="last", help="last (default), best, or a number; with --run")
+    parser.add_argument("--out", type=Path, help="where results go; default: evaluations/…, or a folder inside the run")
+    parser.add_argument("overrides", nargs="*", help="settings, as for python -m harness")
+    arguments = parser.parse_intermixed_args(words)
+    trained = find_trained(arguments.run, arguments.step) if arguments.run else None
+    own = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
+    config = compose_config([*default_data(own), *expand_model(own)])
+    check_model(config.model)
+    return Job(config, trained, arguments.out)
+
+
+def default_data(overrides: Sequence[str]) -> list[str]:
+    """data=none brings lengths and template for real problems; the embedded task keeps its own."""
+    chosen = dict(word.partition("=")[::2] for word in overrides)
+    return [] if "data" in chosen or chosen.get("eval", "chain") == "chain" else ["data=none"]
+
+
+def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
+    """The run's own settings as overrides; those of a group that is chosen anew (eval=aime) give way."""
+    if any(word.startswith("model") for word in overrides):
+        raise ValueError("--run brings its own model: leave model=… out")
+    chosen = {word.partition("=")[0] for word in overrides}
+    sections = {name: dict(trained.config["settings"][name]) for name in ("model", "eval", "rollout")}
+    sections["model"]["path"] = trained.config["paths"]["model"]
+    sections["eval"] |= {"root": trained.config["paths"]["eval"], "template": trained.config["prompts"]["eval"]["template"]}
+    kept = [f"seed={trained.config['seed']}"]
+    for section in sections.keys() - chosen:
+        kept += [f"{section}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sections[section].items()]
+    return kept
+
+
+def run_job(job: Job) -> Path:
+    """Evaluate what is left and return the folder: evaluation.json, evals.jsonl, samples/ as in a run's folder."""
+    folder, identity = job.folder(), job.identity()
+    record = read_json(folder / "evaluation.json") or {"identity": identity, "seconds": 0.0, "tokens": 0, "started": now()}
+    if record["identity"] != identity:
+        raise ValueError(f"{folder} holds an evaluation with other settings: give another --out")
+    if record.get("state") == "completed":
+        print(f"already complete: {folder}", file=sys.stderr)
+        return folder
+    lock = RunLock(folder / "lock.json")
+    if not lock.acquire():
+        raise ValueError(f"another process is at work in {folder}: wait for it, or give another --out")
+    try:
+        sample_rest(job, folder, record)
+    finally:
+        lock.release()
+    return folder
+
+
+def sample_rest(job: Job, folder: Path, record: dict) -> None:
+    """All questions without a row yet. Samples go to disk before the rows that count them."""
+    config, partial = job.config, folder / "samples" / f"step={job.step}.jsonl"
+    tokenizer = load_tokenizer(config.model.path, config.model.revision)
+    paths = {"model": config.model.path, "eval": config.eval.root}
+    record |= {"state": "running", "prompts": prompt_record(config.eval.template, config.model, tokenizer), "paths": paths}
+    record |= provenance()
+    write_json(folder / "evaluation.json", record)
+    questions = [question for name in config.eval.benchmarks for question in load_questions(name, config)]
+    rest = unanswered(questions, folder, job.step)
+    engine = make_engine(config, job.trained.load() if job.trained else load_model(config.model), tokenizer)
+    with make_grader(config.eval.grader) as grader:
+        batches = evaluate(engine, rest, tokenizer, grader, config.eval, config.seed, job.step)
+        for samples in timed(batches, record, len(questions) - len(rest), len(questions)):
+            append_rows(partial, [asdict(sample) for sample in samples])
+            append_rows(folder / "evals.jsonl", eval_rows(samples))
+            write_json(folder / "evaluation.json", record)
+    save_samples(folder, [Sample(**row) for row in read_rows(partial, SAMPLE_KEY)])
+    write_json(folder / "evaluation.json", record | {"state": "completed", "ended": now()})
+    partial.unlink()
+
+
+def unanswered(questions: list[Question], folder: Path, step: int) -> list[Question]:
+    done = {tuple(row[key] for key in ROW_KEYS["evals"]) for row in read_rows(folder / "evals.jsonl", ROW_KEYS["evals"])}
+    return [question for question in questions if (step, question.benchmark, question.problem.id) not in done]
+
+
+def timed(batches: Iterator[list[Sample]], record: dict, num_done: int, num_questions: int) -> Iterator[list[Sample]]:
+    """Pass batches on; add their seconds (sampling and grading) and tokens to the record, and say how far it is."""
+    start = time.perf_counter()
+    for samples in batches:
+        record["seconds"] = round(record["seconds"] + time.perf_counter() - start, 3)
+        record["tokens"] += sum(sample.length for sample in samples)
+        num_done += len(grouped(samples, "benchmark", "problem_id"))
+        correct = sum(sample.verdict == "correct" for sample in samples) / len(samples)
+        print(f"{num_done}/{num_questions} problems, last batch {correct:.1%} correct, {rate(record)}", file=sys.stderr)
+        yield samples
+        start = time.perf_counter()
+
+
+def rate(record: dict) -> str:
+    return f"{record['tokens'] / record['seconds']:,.0f} tokens/s"
+
+
+def show(folder: Path, console: Console) -> None:
+    """The table at the end, from the stored samples."""
+    record = read_json(folder / "evaluation.json")
+    (path,) = (folder / "samples").glob("step=*.jsonl.gz")
+    by_benchmark = {name: summary for (_, name), summary in summaries(read_samples(path)).items()}
+    n = record["identity"]["eval"]["n"]
+    scores = [f"avg@{n}", *([f"maj@{n}"] if n > 1 else []), *(f"pass@{k}" for k in powers(n))]
+    shares = ["share_no_answer", "share_cut"]
+    lengths = ["length/p50", "length/p90"]
+    table = Table("benchmark", "problems", *scores, "no answer", "cut", "tokens p50", "p90")
+    for name, summary in by_benchmark.items():
+        percents = [f"{100 * summary.get(key, 0.0):.1f}" for key in (*scores, *shares)]
+        table.add_row(name, str(summary["num_problems"]), *percents, *(f"{summary[key]:.0f}" for key in lengths))
+    means = [f"{100 * sum(summary[key] for summary in by_benchmark.values()) / len(by_benchmark):.1f}" for key in scores]
+    table.add_row("mean", "", *means, end_section=True)
+    console.print(table)
+    console.print(f"{record['tokens']:,} tokens in {record['seconds']:.1f} s, {rate(record)}; {folder}", soft_wrap=True)
+
+
+def main(words: list[str]) -> int:
+    show(run_job(read_job(words)), Console())
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)
