@@ -38,12 +38,12 @@ class Sweep:
         return dict(list(self.metrics.groupby("run_id", observed=True)))
 
     def metric(self, run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, values) of one metric of one run, where it was recorded; empty if it never was."""
+        """(steps, values) of one metric of one run, where it was recorded and finite; empty if it never was."""
         table = self._metrics_by_run.get(run.run_id)
         if table is None or key not in table:
             return np.array([], dtype=int), np.array([])
         steps, values = table["step"].to_numpy(), table[key].to_numpy()
-        known = ~np.isnan(values)
+        known = np.isfinite(values)
         return steps[known], values[known]
 
 

@@ -26,7 +26,11 @@ class Options(argparse.Namespace):
 
 def parse(argv: list[str], known: Iterable[str]) -> Options:
     """`known`: names that --only may hold."""
-    parser = argparse.ArgumentParser(prog="python -m analysis", description="Tables, figures and a verdict from run folders.")
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Tables, figures and a verdict from run folders.",
+        epilog="Also: python -m analysis power -h (how many seeds?), python -m analysis diff -h (two sweeps side by side).",
+    )
     parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where to write (default: results)")
     parser.add_argument("--only", type=names, default=(), help="comma-separated names, such as table1,fig4 (default: everything)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from analysis.compare import calm_methods, pooled_spread
@@ -24,6 +26,10 @@ def prefix(results: Results, group: GroupScores) -> str:
     return f"{results.group_label(group)}: " if len(results.groups) > 1 else ""
 
 
+def runs_behind(group: GroupScores, names: Iterable[str]) -> list[str]:
+    return [run_id for name in names for run_id in group.methods[name].run_ids]
+
+
 def fig_pairwise(results: Results) -> Plot | Missing:
     """Row minus column; a star where the pair can be told apart."""
     panels = []
@@ -40,7 +46,7 @@ def fig_pairwise(results: Results) -> Plot | Missing:
                     values[i, j] = 100 * c.together.estimate
                     texts[i][j] = signed(c.together.estimate) + ("*" if c.told_apart else "")
         labels = [label(name) for name in names]
-        run_ids = [run_id for name in names for run_id in group.methods[name].run_ids]
+        run_ids = runs_behind(group, names)
         panels.append(
             Matrix(f"{prefix(results, group)}row − column", values, labels, labels, "points", run_ids, texts, diverging=True)
         )
@@ -62,19 +68,9 @@ def fig_problems(results: Results) -> Plot | Missing:
             values = 100 * np.array([scores[:, member_P].mean(0) for scores in comparison.scores_SP.values()])
             order = np.argsort(values.mean(0), kind="stable")
             rows = [label(name) for name in comparison.means]
-            run_ids = [run_id for name in comparison.means for run_id in group.methods[name].run_ids]
-            panels.append(
-                Matrix(
-                    f"{prefix(results, group)}{benchmark}",
-                    values[:, order],
-                    rows,
-                    [],
-                    "points",
-                    run_ids,
-                    xlabel="problem, hard to easy",
-                    limits=(0, 100),
-                )
-            )
+            run_ids = runs_behind(group, comparison.means)
+            title, axis = f"{prefix(results, group)}{benchmark}", "problem, hard to easy"
+            panels.append(Matrix(title, values[:, order], rows, [], "points", run_ids, xlabel=axis, limits=(0, 100)))
     if not panels:
         return Missing("Score on each problem", "a finished, evaluated run", SWEEP)
     return Plot("Score on each problem", panels, ["Mean over seeds; problems in order of their mean over methods."])
@@ -114,7 +110,7 @@ def fig_agreement(results: Results) -> Plot | Missing:
         values = np.array([[row.get(rule, np.nan) for rule in rules] for row in shares.values()])
         texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
         labels = [label(name) for name in shares], [label(rule) for rule in rules]
-        run_ids = [run_id for name in shares for run_id in group.methods[name].run_ids]
+        run_ids = runs_behind(group, shares)
         panels.append(Matrix(results.group_label(group), values, *labels, "Jaccard", run_ids, texts, limits=(0, 1)))
     if not panels:
         what = "decisions of several rules on the tokens of finished runs (shadow.jsonl)"
@@ -176,7 +172,7 @@ def fig_power(results: Results) -> Plot | Missing:
         comparison = results.comparison(group)
         spread = pooled_spread(comparison)
         if spread is not None and spread.sd > 0:
-            run_ids = [run_id for name in calm_methods(comparison) for run_id in group.methods[name].run_ids]
+            run_ids = runs_behind(group, calm_methods(comparison))
             curves = [power_curve(points, spread, i, run_ids) for i, points in enumerate((1, 2, 5, 10))]
             present = max(len(group.methods[name].runs) for name in comparison.means)
             title = f"{results.group_label(group)}: sd {100 * spread.sd:.1f} points, correlation {spread.correlation:.2f}"

@@ -118,6 +118,19 @@ def test_verdict_without_finished_runs(tmp_path):
     assert "nothing can be said yet" in verdict(analyse(load([tmp_path])))
 
 
+def test_runs_that_broke_or_only_just_began(tmp_path):
+    """No rows at all, a non-finite metric, and a run that failed before its first evaluation: listed, and nothing breaks."""
+    for name in ("metrics.jsonl", "evals.jsonl"):
+        (write_run(tmp_path / "runs", "cppo", 1 + len(name), [0.5], state="running", step=0) / name).unlink()
+    write_run(tmp_path / "runs", "grpo", 1, [], state="failed", step=3)
+    finished = write_run(tmp_path / "runs", "dppo", 1, [0.5] * 5)
+    with open(finished / "metrics.jsonl", "a") as file:
+        file.write('{"step": 28, "reward/mean": NaN, "actor/grad_norm": Infinity}\n')
+    main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--format", "md,svg"])
+    assert "failed | 3/28" in (tmp_path / "out" / "table_runs.md").read_text()
+    assert "missing (0/" in (tmp_path / "out" / "table1.md").read_text()
+
+
 def test_power_command(sweep_folder, capsys):
     power.main([str(sweep_folder), "--differences", "2"])
     text = capsys.readouterr().out
