@@ -1,0 +1,64 @@
+"""Questions about a setup, answered before a run: `python -m harness.doctor COMMAND [settings]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from evals.records import Problem
+from harness.command import exit_with
+
+
+def prompt(words: list[str]) -> int:
+    """Text, token ids and stop tokens of one prompt of the training data and of each benchmark."""
+    from harness.compose import compose_config, expand_model
+
+    config = compose_config(expand_model(words))
+    blocks = ("\n".join(prompt_lines(config, *first)) for first in first_problems(config))
+    print("\n\n".join(blocks))
+    return 0
+
+
+def first_problems(config) -> Iterator[tuple[str, str, Problem]]:
+    """(what for, template, problem): the first of training step 1 and of each benchmark."""
+    from evals.benchmarks import load
+    from harness.data import step_problems
+
+    if config.data.kind != "none":
+        yield "training", config.data.template, step_problems(config.data, config.seed, 1, 1)[0]
+    for name in config.eval.benchmarks:
+        yield name, config.eval.template, load(name, config.eval.root)[0]
+
+
+def prompt_lines(config, use: str, template: str, problem: Problem) -> Iterator[str]:
+    from harness.model import encode_prompts, load_tokenizer, prompt_record, prompt_texts
+
+    model = config.model
+    tokenizer = load_tokenizer(model.path, model.revision)
+    text = prompt_texts([problem], template, tokenizer, model.chat_template)[0]
+    ids = encode_prompts([problem], template, tokenizer, model.chat_template, config.rollout.max_prompt_length)[0]
+    record = prompt_record(template, model, tokenizer)
+    stops = zip(record["stop_token_ids"], record["stop_tokens"], strict=True)
+    yield f"{use}: problem {problem.id}, answer {problem.answer}"
+    yield f"  template        {template} ({record['template_hash']})"
+    yield f"  chat template   {record['chat_template_hash'] or 'not used'}"
+    yield f"  text            {text!r}"
+    yield f"  tokens          {len(ids)} of at most {config.rollout.max_prompt_length}: {ids}"
+    yield f"  read back       {tokenizer.decode(ids)!r}"
+    yield f"  stop tokens     {', '.join(f'{id_} {token!r}' for id_, token in stops)}"
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"prompt": prompt}
+
+
+def main(words: list[str]) -> int:
+    name, rest = (words[0], words[1:]) if words else (None, [])
+    if name not in COMMANDS:
+        usage = "\n".join(f"  python -m harness.doctor {key:<8} {command.__doc__}" for key, command in COMMANDS.items())
+        print(f"{__doc__}\n\n{usage}", file=sys.stdout if name in ("-h", "--help") else sys.stderr)
+        return 0 if name in ("-h", "--help") else 2
+    return COMMANDS[name](rest)
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,36 @@
+"""Write a run's checkpoint as a Hugging Face folder: `python -m harness.export RUN --step best|last|N --out FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.command import exit_with
+from harness.model import load_tokenizer
+from harness.trained import Trained, find_trained
+
+
+def export(trained: Trained, out: Path) -> None:
+    """Weights, config, generation config and tokenizer, as from_pretrained reads them. An existing folder must be empty."""
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: give a new folder")
+    model = trained.load()
+    tokenizer = load_tokenizer(trained.model_config.path, trained.model_config.revision)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m harness.export", description=__doc__)
+    parser.add_argument("run", metavar="RUN", help="a run's folder")
+    parser.add_argument("--step", default="last", help="last (default), best (by its evaluations), or a number")
+    parser.add_argument("--out", required=True, type=Path, help="a new or empty folder")
+    arguments = parser.parse_args(words)
+    trained = find_trained(arguments.run, arguments.step)
+    export(trained, arguments.out)
+    print(f"step {trained.step} of {trained.config['run_id']} → {arguments.out}, for from_pretrained or model={arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with(main)
