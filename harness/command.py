@@ -15,10 +15,15 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
     """Run `main` on the command line's words. A user's error ends in status 1 and its message; others keep their traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        sys.exit(main(sys.argv[1:]))
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         cause = f"\n  {error.__cause__}" if error.__cause__ else ""
         sys.exit(f"error: {error}{cause}")
+    except BrokenPipeError:  # the reader (head, less) has seen enough; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
+    sys.exit(status)

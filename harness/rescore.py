@@ -39,7 +39,8 @@ class Change:
         total = self.counts.total()
         shares = (sum(n for verdicts, n in self.counts.items() if verdicts[i] == "correct") / total for i in (0, 1))
         changed = {verdicts: n for verdicts, n in self.counts.most_common() if verdicts[0] != verdicts[1]}
-        yield f"{title}: {total} samples, correct {' → '.join(f'{s:.2%}' for s in shares)}, {sum(changed.values())} verdicts changed"
+        correct = " → ".join(f"{share:.2%}" for share in shares)
+        yield f"{title}: {total} samples, correct {correct}, {sum(changed.values())} verdicts changed"
         for (old, new), count in changed.items():
             yield f"  {old} → {new}: {count}"
             yield from (f"    {line}" for line in self.examples[old, new])
@@ -55,7 +56,8 @@ def sample_files(roots: Sequence[Path]) -> list[Path]:
     """Every stored evaluation at or below the folders, in a stable order."""
     found = [path for root in roots for path in root.rglob("samples/step=*.jsonl.gz") if ORIGINAL.fullmatch(path.name)]
     if not found:
-        raise ValueError(f"no samples/step=<n>.jsonl.gz under {', '.join(map(str, roots))}: runs keep them if record.samples=true")
+        where = ", ".join(map(str, roots))
+        raise ValueError(f"no samples/step=<n>.jsonl.gz under {where}: runs with record.samples=true keep them")
     return sorted(set(found))
 
 
