@@ -1,0 +1,41 @@
+"""A short run with everything recorded, and the same run without, shared by these tests."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+# Long strides, so that the rules have something to drop.
+SMALL = ["method=cppo", "seed=1", "train.prompts_per_step=8", "train.updates_per_step=2", "train.steps=2", "rollout.lag=1"]
+SMALL += ["train.lr=2e-3", "train.warmup_updates=0"]
+EVERYTHING = ["record.shadow_every=1", "record.batches_every=1", "record.trace_prompts=2", "record.trace_responses=2"]
+NOTHING = ["record.shadow_every=0", "record.batches_every=0"]
+
+
+def steps(*overrides: str) -> SimpleNamespace:
+    """Two steps of learning without evaluation: the run's parts, folder, metrics and timers."""
+    from harness.compose import compose_plan
+    from harness.parts import build
+    from harness.run import learn
+    from harness.store import write_json
+    from harness.timing import Timer
+
+    plan = compose_plan([*SMALL, *overrides])
+    plan.folder.path.mkdir(parents=True)
+    write_json(plan.folder.path / "config.json", plan.record())
+    write_json(plan.folder.path / "status.json", {"state": "completed"})
+    parts = build(plan)
+    timers = {step: Timer() for step in (1, 2)}
+    metrics = [learn(parts, step, timer) for step, timer in timers.items()]
+    return SimpleNamespace(parts=parts, folder=plan.folder, metrics=metrics, timers=timers)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory) -> SimpleNamespace:
+    return steps(f"runs_dir={tmp_path_factory.mktemp('recorded')}", *EVERYTHING)
+
+
+@pytest.fixture(scope="session")
+def unrecorded(tmp_path_factory) -> SimpleNamespace:
+    return steps(f"runs_dir={tmp_path_factory.mktemp('unrecorded')}", *NOTHING)
