@@ -123,7 +123,7 @@ def power(shift: float) -> Callable:
         return {
             "Welch at 5 %": gap.welch.p_value < ALPHA,
             "paired at 5 %": gap.paired.p_value < ALPHA,
-            "the narrower, at 2.5 % each": gap.p_value < ALPHA,
+            "the narrower, at 3 % each": gap.p_value < ALPHA,
         }
 
     return check

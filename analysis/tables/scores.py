@@ -213,7 +213,7 @@ def table_pairwise(results: Results) -> Table:
     columns += ["P(improvement)", "judged by", "plain bootstrap"]
     notes = [
         "Points. Problems are crossed with seeds and compared one by one. Each pair is judged by Welch's t and, where seeds are "
-        "common, paired by seed, at 2.5 % each; the narrower interval counts (docs/analysis.md). Told apart: the interval that "
+        "common, paired by seed, at 3 % each; the narrower interval counts (docs/analysis.md). Told apart: the interval that "
         "holds for all pairs together leaves out zero. Holm: step-down correction of the p-values alone.",
         "P(improvement): chance that a run of the first beats a run of the second on a benchmark. "
         "Plain bootstrap: too narrow for few seeds, for reference only.",

@@ -24,8 +24,8 @@ def test_both_ways_against_scipy():
     welch = scipy.stats.ttest_ind(one.mean(1), other.mean(1), equal_var=False)
     paired = scipy.stats.ttest_rel(one.mean(1), other.mean(1))
     assert gap.estimate == pytest.approx(one.mean() - other.mean())
-    assert gap.p_value == pytest.approx(min(1, 2 * min(welch.pvalue, paired.pvalue)))
-    widths = [(test.confidence_interval(0.975).high - test.confidence_interval(0.975).low) / 2 for test in (welch, paired)]
+    assert gap.p_value == pytest.approx(min(1, min(welch.pvalue, paired.pvalue) * 5 / 3))
+    widths = [(test.confidence_interval(0.97).high - test.confidence_interval(0.97).low) / 2 for test in (welch, paired)]
     assert list(gap.half_widths.values()) == pytest.approx(widths)
     assert gap.high - gap.estimate == pytest.approx(min(widths))
 
@@ -66,8 +66,8 @@ def test_among_several_methods_by_the_studentised_range_and_bonferroni():
     assert together.high - 0.3 == pytest.approx(0.1 * reference.ppf(0.95, 5, 6.5) / 2**0.5, rel=1e-4)
     assert alone.p_value == pytest.approx(2 * scipy.stats.t.sf(3, 6.5))
     both = Difference(welch, paired, among=5)
-    assert both.half_widths["paired"] == pytest.approx(0.08 * scipy.stats.t.ppf(1 - 0.0125 / 10, 4))
-    assert both.half_widths["Welch"] == pytest.approx(0.1 * reference.ppf(0.975, 5, 6.5) / 2**0.5, rel=1e-4)
+    assert both.half_widths["paired"] == pytest.approx(0.08 * scipy.stats.t.ppf(1 - 0.015 / 10, 4))
+    assert both.half_widths["Welch"] == pytest.approx(0.1 * reference.ppf(0.97, 5, 6.5) / 2**0.5, rel=1e-4)
     assert both.reversed.low == pytest.approx(-both.high) and both.alone == Difference(welch, paired)
 
 
@@ -97,7 +97,7 @@ def test_power_agrees_with_simulation(num_seeds, correlation):
     shift = 3.5 * ((1 - correlation) / num_seeds) ** 0.5
     p_values = scipy.stats.ttest_ind(one + shift, other, axis=1, equal_var=False).pvalue
     if num_seeds > 2:
-        p_values = 2 * np.minimum(p_values, scipy.stats.ttest_rel(one + shift, other, axis=1).pvalue)
+        p_values = 5 / 3 * np.minimum(p_values, scipy.stats.ttest_rel(one + shift, other, axis=1).pvalue)
     assert power_of_pair(shift, Spread(1.0, correlation), num_seeds) == pytest.approx((p_values < 0.05).mean(), abs=0.025)
 
 
