@@ -66,9 +66,10 @@ def report(title: str, source: str, spread: Spread, differences: list[float], pr
     for points in differences:
         needed = num_seeds_needed(points / 100, spread) or "more than 10,000"
         powers = [f"{100 * power_of_pair(points / 100, spread, n):.0f} %" for n in SEEDS]
-        lines.append(f"| {points:g} points | {needed} | " + " | ".join(powers) + " |")
+        lines.append(f"| {points:g} point{'' if points == 1 else 's'} | {needed} | " + " | ".join(powers) + " |")
     lines += ["", "Chance that one comparison at 5 % tells two methods apart."]
     if present and present > 1:
         shown = 100 * detectable_difference(present, spread)
         lines.append(f"The present {present} seeds for each method find {shown:.1f} points four times in five.")
+        lines.append("Spread and correlation are themselves estimated from these runs: with few seeds, only roughly.")
     return "\n".join(lines) + "\n"
