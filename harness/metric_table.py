@@ -66,7 +66,7 @@ METRICS = [
     Metric("cost/response_tokens", "tokens", "response tokens sampled in this step", "sum"),
     Metric("cost/learned_tokens", "tokens", "response tokens that passed through the learner", "sum"),
     Metric("cost/padding_frac", "share", "padded positions of all positions the learner computed", "over the step"),
-    Metric("time/<stage>", "s", "wall time: rollout, reward, forward_backward, rule, optimizer, canary, evaluation, checkpoint, step", "sum"),
+    Metric("time/<stage>", "s", "wall time: rollout, reward, forward_backward, rule, optimizer, canary, record, evaluation, checkpoint, step", "sum"),
     Metric("time/tokens_per_s_rollout", "tokens/s", "response tokens sampled per second of time/rollout", "over the step"),
     Metric("time/tokens_per_s_learner", "tokens/s", "learned response tokens per second of forward_backward + rule + optimizer", "over the step"),
     Metric("method/<name>/<key>", "", "a rule's own diagnostics (its Decision.aux)", "mean " + TOKENS),

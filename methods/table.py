@@ -34,7 +34,8 @@ In a package of your own, without touching this repository: an entry point of th
 my_rule = "my_package:MyRule"
 ```
 
-The rule then takes part in sweeps, tables, `python -m harness.check` and replay. `tests/plugin/` is such a package.
+The numbers of its settings are the defaults of its dataclass. The rule then takes part in sweeps (`method=my_rule`), tables,
+`python -m harness.check`, shadow rows and replay. `tests/plugin/` is such a package.
 """
 
 

@@ -48,6 +48,14 @@ def test_it_is_listed_named_and_a_schema(installed):
     assert run(installed, "-c", code).strip() == "half_clip True"
 
 
+def test_it_can_be_chosen_and_is_evaluated_beside_other_rules(installed):
+    code = (
+        "from harness.compose import compose_plan, shipped_rules\n"
+        "print(compose_plan(['method=half_clip', 'method.share=0.25']).config.method, shipped_rules()['half_clip'])"
+    )
+    assert run(installed, "-c", code).strip() == "HalfClip(eps=0.2, share=0.25) HalfClip(eps=0.2, share=0.5)"
+
+
 def test_without_it_the_rule_is_unknown():
     assert "half_clip" not in all_methods()
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from methods.base import MISSING, Decision, Rule, TokenBatch, inside_clip
+from methods.base import Decision, Rule, TokenBatch, inside_clip
 
 
 @dataclass
 class HalfClip(Rule):
     """Half clip: weight ρ, tokens outside [1 − ε, 1 + ε] on the outward side kept by a share."""
 
-    eps: float = MISSING  # in [0, 1]
-    share: float = MISSING  # in [0, 1]
+    eps: float = 0.2  # in [0, 1]
+    share: float = 0.5  # in [0, 1]
 
     def validate(self) -> None:
         self.check(0 <= self.eps <= 1, "eps", "choose a bound in [0, 1]")
