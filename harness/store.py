@@ -52,6 +52,7 @@ REMEDIES = {
     errno.EACCES: "give yourself the right to write there, or choose another runs_dir",
     errno.EPERM: "give yourself the right to write there, or choose another runs_dir",
     errno.ENOTDIR: "choose another runs_dir: part of that path is a file",
+    errno.EEXIST: "choose another runs_dir: part of that path is a file",
 }
 
 

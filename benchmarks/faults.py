@@ -1,0 +1,151 @@
+"""Kill a sweep at random moments until it is done, then compare it with one that nobody disturbed.
+
+    python -m benchmarks.faults --kills 50
+
+Both sweeps run the same command. One of them gets SIGKILL, launcher and workers alike, at seeded random moments and is
+issued again each time. Afterwards every run must hold the same metrics (time columns apart), evaluations, samples and
+last checkpoint, byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness.store import RunFolder, find_runs, read_json
+
+SETTINGS = ("train.steps=6", "train.prompts_per_step=4", "checkpoint.every=2", "eval.every=3", "eval.benchmarks=[chain4]")
+QUIET = ("harness.display=none", "cluster.processes=2")
+
+
+def differences(expected: RunFolder, found: RunFolder) -> list[str]:
+    """What is not the same in two run folders; empty if nothing but the times differs."""
+    parts = {
+        "metrics": lambda folder: [without_times(row) for row in folder.rows("metrics")],
+        "evals": lambda folder: folder.rows("evals"),
+        "samples": lambda folder: contents(folder, "samples"),
+        "recordings": lambda folder: contents(folder, "traces") | contents(folder, "batches"),
+        "last checkpoint": last_checkpoint,
+        "state": lambda folder: {key: (folder.read_status() or {}).get(key) for key in ("state", "step", "collapse_step")},
+    }
+    return [f"{found.path}: {name} differ" for name, read in parts.items() if same(read(expected)) != same(read(found))]
+
+
+def same(value: object) -> str:
+    """Exact: floats as they are stored, keys in their order."""
+    return json.dumps(value)
+
+
+def without_times(row: dict) -> dict:
+    return {key: value for key, value in row.items() if not key.startswith("time/")}
+
+
+def contents(folder: RunFolder, name: str) -> dict[str, str]:
+    return {path.name: path.read_bytes().hex() for path in sorted((folder.path / name).glob("[!.]*"))}
+
+
+def last_checkpoint(folder: RunFolder) -> dict | None:
+    """Step, counters and the hash of every file."""
+    steps = [int(path.name.removeprefix("step=")) for path in (folder.path / "checkpoints").glob("step=*")]
+    return read_json(folder.path / "checkpoints" / f"step={max(steps, default=0)}" / "manifest.json")
+
+
+def command(methods: str, seeds: str, runs_dir: Path, settings: list[str]) -> list[str]:
+    sweep = [f"method={methods}", f"seed={seeds}", f"runs_dir={runs_dir}"]
+    return [sys.executable, "-m", "harness", "-m", *sweep, *SETTINGS, *QUIET, *settings]
+
+
+def start(words: list[str]) -> subprocess.Popen:
+    """In a process group of its own, which its workers share."""
+    return subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def kill_all(process: subprocess.Popen) -> None:
+    """SIGKILL for the launcher and the workers that it started (submitit gives each a session of its own)."""
+    family = descendants(process.pid)
+    for pid in [process.pid, *family]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found = [int(word) for word in children.read_text().split()] if children.exists() else []
+    return found + [below for child in found for below in descendants(child)]
+
+
+def campaign(words: list[str], kills: int, latest: float, seed: int) -> int:
+    """Kill and re-issue until `kills` kills have hit, then let it finish. Returns how many it took to be done early."""
+    rng = random.Random(seed)
+    hit = 0
+    while hit < kills:
+        process = start(words)
+        try:
+            process.wait(rng.uniform(0.0, latest))
+            return hit  # done before this moment came
+        except subprocess.TimeoutExpired:
+            kill_all(process)
+            hit += 1
+    return hit
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--methods", default="dppo,cppo")
+    parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--latest", type=float, default=None, help="seconds; default: 1.2 times the undisturbed sweep")
+    parser.add_argument("--folder", type=Path, default=None, help="default: a temporary one, removed afterwards")
+    parser.add_argument("settings", nargs="*", help="further settings of the sweep, key=value")
+    chosen = parser.parse_args(arguments)
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="faults-"))
+    try:
+        return report(chosen, folder)
+    finally:
+        if chosen.folder is None:
+            shutil.rmtree(folder)
+
+
+def report(chosen: argparse.Namespace, folder: Path) -> int:
+    """Sweeps are killed and compared until enough kills have hit; prints what came out."""
+    begun = time.monotonic()
+    undisturbed = command(chosen.methods, chosen.seeds, folder / "undisturbed", chosen.settings)
+    subprocess.run(undisturbed, check=True, stdout=subprocess.DEVNULL)
+    latest = chosen.latest or 1.2 * (time.monotonic() - begun)
+    hits, sweeps, problems = 0, 0, []
+    while hits < chosen.kills:
+        sweeps += 1
+        killed = folder / f"killed-{sweeps}"
+        words = command(chosen.methods, chosen.seeds, killed, chosen.settings)
+        hits += campaign(words, chosen.kills - hits, latest, chosen.seed + sweeps)
+        finished = subprocess.run(words, stdout=subprocess.DEVNULL).returncode
+        problems += [f"{killed}: the last command ended with {finished}"] if finished else []
+        problems += compare(folder / "undisturbed", killed)
+        seconds = time.monotonic() - begun
+        print(f"sweep {sweeps}: {hits} of {chosen.kills} kills, {len(problems)} problems, {seconds:.0f} s", flush=True)
+    print("\n".join(problems) or f"{hits} kills in {sweeps} sweeps: every file is as in the undisturbed sweep")
+    return 1 if problems else 0
+
+
+def compare(expected: Path, found: Path) -> list[str]:
+    problems = []
+    for run in find_runs(expected):
+        problems += differences(run, RunFolder(found / run.path.relative_to(expected)))
+    return problems
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

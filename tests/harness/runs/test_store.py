@@ -1,0 +1,164 @@
+"""The run folder's files: what a reader sees after any crash, and what a writer says when it cannot write."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+import harness.store as store
+from harness.store import RunFolder, WriteError, append_rows, find_runs, read_json, read_rows, write_atomic, write_json
+
+ROWS = [{"step": 1, "reward/mean": 0.25}, {"step": 2, "reward/mean": 0.5}]
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def test_every_cut_of_the_last_line_loses_that_row_only(folder):
+    folder.append("metrics", ROWS)
+    path = folder.path / "metrics.jsonl"
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for cut in range(first, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        assert folder.rows("metrics") == ROWS[:1]
+        assert folder.last_step() == 1
+        folder.append("metrics", [{"step": 3, "reward/mean": 1.0}])
+        assert [row["step"] for row in folder.rows("metrics")] == [1, 3], cut
+
+
+def test_half_a_character_at_the_end_is_passed_over(folder):
+    folder.append("evals", [{"step": 0, "benchmark": "a", "problem_id": "ü"}])
+    with open(folder.path / "evals.jsonl", "ab") as file:
+        file.write('{"step": 7, "problem_id": "ü'.encode()[:-1])
+    assert [row["problem_id"] for row in folder.rows("evals")] == ["ü"]
+
+
+def test_the_last_row_of_a_step_wins_and_steps_are_in_order(folder):
+    folder.append("metrics", [{"step": 2, "x": 1}, {"step": 1, "x": 2}])
+    folder.append("metrics", [{"step": 2, "x": 3}])
+    assert folder.rows("metrics") == [{"step": 1, "x": 2}, {"step": 2, "x": 3}]
+
+
+@pytest.mark.parametrize("line", ["null", "3", "[1]", '"text"', "{}", '{"step"', "\x00\x00"])
+def test_lines_that_are_no_rows_are_passed_over(folder, line):
+    folder.append("metrics", ROWS)
+    with open(folder.path / "metrics.jsonl", "a") as file:
+        file.write(line + "\n")
+    assert folder.rows("metrics") == ROWS
+
+
+def test_numbers_that_are_not_finite_become_null_and_every_line_is_strict_json(folder):
+    folder.append("metrics", [{"step": 1, "a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1.5}])
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    line = (folder.path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=refuse) == {"step": 1, "a": None, "b": None, "c": None, "d": 1.5}
+
+
+def test_the_tail_of_a_long_file_is_its_last_rows(folder):
+    rows = [{"step": step, "filler": "x" * 200} for step in range(1, 2001)]
+    folder.append("metrics", rows)
+    assert folder.tail("metrics", 3) == rows[-3:]
+    assert folder.last_step() == 2000
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"state": "running"', "null", "[]", "\xff"])
+def test_an_empty_or_torn_status_is_a_missing_one(folder, content):
+    folder.path.mkdir()
+    (folder.path / "status.json").write_text(content, encoding="latin-1")
+    assert folder.read_status() is None
+    assert folder.state == "missing" and not folder.finished
+    assert folder.update_status(state="running")["state"] == "running"
+
+
+def test_attempts_are_counted_from_the_logs_where_the_status_is_lost(folder):
+    folder.update_status(attempts=2)
+    (folder.path / "logs").mkdir()
+    write_json(folder.path / "logs" / "attempt_3.json", {})
+    assert folder.num_attempts() == 3
+    (folder.path / "status.json").write_text("")
+    assert folder.num_attempts() == 3
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "status.json"
+    write_json(path, {"step": 1})
+
+    def full(file, data):
+        file.write(data[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "put", full)
+    with pytest.raises(WriteError, match="No space left on device.*free some space.*same command again"):
+        write_json(path, {"step": 2})
+    assert read_json(path) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_append_loses_no_row_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    append_rows(path, ROWS[:1])
+
+    def full(file, data):
+        file.write(data[: len(data) // 2])
+        file.flush()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", full)
+        with pytest.raises(WriteError, match=str(path)):
+            append_rows(path, ROWS[1:])
+    assert read_rows(path, ("step",)) == ROWS[:1]
+    append_rows(path, ROWS[1:])
+    assert read_rows(path, ("step",)) == ROWS
+
+
+def test_a_real_full_device_is_named(tmp_path):
+    path = Path("/dev/full")
+    with pytest.raises(WriteError, match="/dev/full.*No space left"), store.writing(path), open(path, "wb", buffering=0) as file:
+        store.put(file, b"x")
+
+
+def test_a_path_through_a_file_says_what_to_do(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(WriteError, match="choose another runs_dir"):
+        write_atomic(tmp_path / "runs" / "status.json", "{}")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_read_only_folder_says_what_to_do(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, "read-only")
+
+    monkeypatch.setattr(store.os, "replace", refuse)
+    with pytest.raises(WriteError, match="choose another runs_dir"):
+        write_atomic(tmp_path / "status.json", "{}")
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(folder):
+    folder.update_status(state="running")
+    left = [folder.path / ".status.json.17.tmp", folder.path / "samples" / ".step=0.jsonl.gz.17.tmp"]
+    kept = [folder.path / "samples" / "step=0.jsonl.gz", folder.path / "status.json"]
+    for path in (*left, kept[0]):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    folder.remove_leftovers()
+    assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+def test_runs_are_found_in_a_stable_order_and_a_wrong_root_is_named(tmp_path):
+    for name in ("b", "a"):
+        write_json(tmp_path / name / "config.json", {})
+        write_json(tmp_path / name / "status.json", {})
+    write_json(tmp_path / "c" / "config.json", {})
+    assert [run.path.name for run in find_runs(tmp_path)] == ["a", "b"]
+    with pytest.raises(ValueError, match="is not a folder"):
+        list(find_runs(tmp_path / "nowhere"))
