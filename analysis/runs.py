@@ -127,12 +127,18 @@ def by_group(runs: list[Run]) -> dict[Group, list[Run]]:
 
 
 def mixed_settings(runs: list[Run]) -> list[str]:
-    """One line for each comparison group whose runs do not share their settings: which keys differ, and how."""
+    """One line for each comparison group whose runs do not share their settings, and for each method in it whose runs differ
+    in the method's own (a preset that was edited between runs): which keys, and their values."""
     lines = []
     for group, members in by_group(runs).items():
         if len({run.fingerprint for run in members}) > 1:
-            keys = differing([run.shared_settings for run in members]) or {
-                "settings_fingerprint": [r.fingerprint for r in members]
-            }
-            lines.append(f"{group.label}: " + "; ".join(f"{key} = {', '.join(map(str, values))}" for key, values in keys.items()))
+            keys = differing([run.shared_settings for run in members])
+            lines.append(f"{group.label}: {listing(keys or {'settings_fingerprint': [run.fingerprint for run in members]})}")
+        for method in dict.fromkeys(run.method for run in members):
+            keys = differing([run.method_settings for run in members if run.method == method])
+            lines += [f"{group.label}, {method}: {listing(keys)}"] if keys else []
     return lines
+
+
+def listing(keys: dict[str, list]) -> str:
+    return "; ".join(f"{key} = {', '.join(map(str, values))}" for key, values in keys.items())

@@ -39,6 +39,16 @@ def test_different_settings_are_refused_with_the_keys(tmp_path):
     assert len(load([tmp_path], allow_mixed=True).mixed) == 1
 
 
+def test_a_preset_edited_between_runs_is_refused(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5] * 5)
+    folder = write_run(tmp_path, "cppo", 2, [0.5] * 5)
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["method"]["delta"] = 0.2
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="default / chain, cppo: delta = 0.15, 0.2"):
+        load([tmp_path])
+
+
 def test_another_experiment_is_another_group(tmp_path):
     write_run(tmp_path, "cppo", 1, [0.5] * 5)
     write_run(tmp_path, "grpo", 1, [0.5] * 5, lr=1e-4, experiment="slow")
