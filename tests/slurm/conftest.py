@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ TINY = ["train.steps=2", "train.prompts_per_step=2", "train.group_size=4", "trai
 
 
 def harness(*arguments: str, tiny: bool = True, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "harness", *(TINY if tiny else []), *arguments]
+    flags = list(takewhile(lambda argument: "=" not in argument, arguments))
+    command = [sys.executable, "-m", "harness", *flags, *(TINY if tiny else []), *arguments[len(flags) :]]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, **options)
 
