@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 PAIR_TENSORS = ("tokens", "logprobs", "rollout_logprobs", "topk_ids", "topk_logprobs", "rollout_topk_logprobs")
 IDS = ("tokens", "topk_ids")
+METADATA = "recording"  # one entry: the order of several in a safetensors file is random
 
 
 def recording_due(record: RecordConfig, step: int) -> bool:
@@ -153,7 +154,7 @@ def write_minibatch(path: Path, minibatch: Minibatch, facts: dict[str, object], 
         "num_dropped": len(minibatch) - num_responses,
     }
     tensors = {name: values.contiguous() for name, values in packed(minibatch, num_responses).items()}
-    write_atomic(path, save(tensors, {name: str(value) for name, value in metadata.items()}))
+    write_atomic(path, save(tensors, {METADATA: json.dumps(metadata)}))
 
 
 def responses_that_fit(minibatch: Minibatch, num_bytes: float) -> int:
@@ -175,12 +176,12 @@ def packed(minibatch: Minibatch, num_responses: int) -> dict[str, Tensor]:
     return {"mask": mask} | rows | flat | {name: flat[name].int() for name in IDS}
 
 
-def read_minibatch(path: Path) -> tuple[Minibatch, dict[str, str]]:
+def read_minibatch(path: Path) -> tuple[Minibatch, dict]:
     """A recorded minibatch and its metadata; padded positions are zero."""
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+        metadata = json.loads(file.metadata()[METADATA])
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    if metadata["format"] != str(FORMAT):
+    if metadata["format"] != FORMAT:
         raise ValueError(
             f"{path} has format {metadata['format']}, and this version reads {FORMAT}: use the version that wrote it"
         )
@@ -190,10 +191,10 @@ def read_minibatch(path: Path) -> tuple[Minibatch, dict[str, str]]:
         flat = stored[name].long() if name in IDS else stored[name]
         return flat.new_zeros(*mask.shape, *flat.shape[1:]).index_put((mask,), flat)
 
-    pair = PolicyPair(**{name: padded(name) for name in PAIR_TENSORS}, mask=mask, vocab_size=int(metadata["vocab_size"]))
+    pair = PolicyPair(**{name: padded(name) for name in PAIR_TENSORS}, mask=mask, vocab_size=metadata["vocab_size"])
     own = Decision(padded("weight"), padded("keep"))
     rows = (stored["advantages"], stored["response_key"])
-    return Minibatch(pair, *rows, padded("divergence"), padded("entropy"), own, int(metadata["horizon"])), metadata
+    return Minibatch(pair, *rows, padded("divergence"), padded("entropy"), own, metadata["horizon"]), metadata
 
 
 def response_key(seed: int) -> int:

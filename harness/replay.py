@@ -66,7 +66,7 @@ def replay_run(folder: RunFolder, rules: dict[str, Rule], by_position: bool) -> 
     """Rows of one run, and its table on the way: the sums of all steps before the shares."""
     rows, pooled = [], {}
     for facts, name, sums in replay_sums(folder, rules):
-        when = {key: int(facts[key]) for key in ("step", "update", "num_dropped")}
+        when = {key: facts[key] for key in ("step", "update", "num_dropped")}
         rows.append({"run": str(folder.path), "rule": name} | when | summary(sums))
         pooled[name] = pooled[name] + sums if name in pooled else sums
     if rows:
@@ -76,7 +76,7 @@ def replay_run(folder: RunFolder, rules: dict[str, Rule], by_position: bool) -> 
     return rows
 
 
-def replay_sums(folder: RunFolder, rules: dict[str, Rule]) -> Iterator[tuple[dict[str, str], str, Tensor]]:
+def replay_sums(folder: RunFolder, rules: dict[str, Rule]) -> Iterator[tuple[dict, str, Tensor]]:
     """(metadata, method, bucket_sums) of each recorded step and method, the run's own decision first."""
     paths = sorted((folder.path / "batches").glob("step=*.safetensors"), key=lambda path: int(path.stem.removeprefix("step=")))
     for path in paths:

@@ -13,29 +13,30 @@ EVERYTHING = ["record.shadow_every=1", "record.batches_every=1", "record.trace_p
 NOTHING = ["record.shadow_every=0", "record.batches_every=0"]
 
 
-def steps(*overrides: str) -> SimpleNamespace:
-    """Two steps of learning without evaluation: the run's parts, folder, metrics and timers."""
+def short_run(root, overrides: list[str]) -> SimpleNamespace:
+    """Two steps of learning without evaluation, the first saved: the run's parts, folder, metrics and timers."""
     from harness.compose import compose_plan
     from harness.parts import build
     from harness.run import learn
     from harness.store import write_json
     from harness.timing import Timer
 
-    plan = compose_plan([*SMALL, *overrides])
+    plan = compose_plan([*SMALL, *overrides, f"runs_dir={root}"])
     plan.folder.path.mkdir(parents=True)
     write_json(plan.folder.path / "config.json", plan.record())
     write_json(plan.folder.path / "status.json", {"state": "completed"})
-    parts = build(plan)
-    timers = {step: Timer() for step in (1, 2)}
-    metrics = [learn(parts, step, timer) for step, timer in timers.items()]
+    parts, timers = build(plan), {1: Timer(), 2: Timer()}
+    metrics = [learn(parts, 1, timers[1])]
+    parts.save(1)
+    metrics.append(learn(parts, 2, timers[2]))
     return SimpleNamespace(parts=parts, folder=plan.folder, metrics=metrics, timers=timers)
 
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory) -> SimpleNamespace:
-    return steps(f"runs_dir={tmp_path_factory.mktemp('recorded')}", *EVERYTHING)
+    return short_run(tmp_path_factory.mktemp("recorded"), EVERYTHING)
 
 
 @pytest.fixture(scope="session")
 def unrecorded(tmp_path_factory) -> SimpleNamespace:
-    return steps(f"runs_dir={tmp_path_factory.mktemp('unrecorded')}", *NOTHING)
+    return short_run(tmp_path_factory.mktemp("unrecorded"), NOTHING)

@@ -10,8 +10,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from harness.parts import build
 from harness.record import batch_path, number, numbers, read_minibatch, recording_due, trace_path, write_minibatch
+from harness.run import learn
 from harness.shadow import Minibatch
+from harness.timing import Timer
 from methods import METHODS
 
 
@@ -39,11 +42,18 @@ def test_one_row_for_each_step_and_rule(recorded):
     assert len({row["kept"] for row in by_rule.values()}) > 8, "rules must have something to disagree about"
 
 
-def test_a_step_that_runs_again_replaces_its_rows(recorded):
-    before = recorded.folder.rows("shadow")
-    again = [row for row in before if row["step"] == 2]
-    recorded.folder.append("shadow", again)
-    assert recorded.folder.rows("shadow") == before
+def test_a_run_that_goes_on_from_its_checkpoint_records_the_same_again(recorded):
+    """As after a crash behind step 2: its rows stand there already, and its files."""
+    folder = recorded.folder.path
+    files = [batch_path(folder, 2), trace_path(folder, 2)]
+    before = recorded.folder.rows("shadow"), [path.read_bytes() for path in files]
+    parts = build(recorded.parts.plan)
+    assert parts.done == 1
+    learn(parts, 2, Timer())
+    lines = (folder / "shadow.jsonl").read_text().splitlines()
+    assert len(lines) == len(before[0]) + 1 + len(METHODS)
+    assert recorded.folder.rows("shadow") == before[0]
+    assert [path.read_bytes() for path in files] == before[1]
 
 
 def test_intervals():
@@ -60,9 +70,9 @@ def pair_numbers(minibatch: Minibatch) -> dict[str, torch.Tensor]:
 def test_a_minibatch_comes_back_bit_for_bit(recorded, tmp_path):
     minibatch, facts = read_minibatch(batch_path(recorded.folder.path, 2))
     assert facts == {
-        "format": "1", "step": "2", "update": "2", "rule": "cppo", "preset": "cppo", "aggregation": "seq-mean-token-sum-norm",
-        "anchor": "rollout", "divergence": "topk_tv", "vocab_size": str(minibatch.pair.vocab_size), "horizon": "90",
-        "num_responses": str(len(minibatch)), "num_dropped": "0",
+        "format": 1, "step": 2, "update": 2, "rule": "cppo", "preset": "cppo",
+        "aggregation": "seq-mean-token-sum-norm", "anchor": "rollout", "divergence": "topk_tv",
+        "vocab_size": minibatch.pair.vocab_size, "horizon": 90, "num_responses": len(minibatch), "num_dropped": 0,
     }  # fmt: skip
     write_minibatch(tmp_path / "again.safetensors", minibatch, {"step": 2}, 32)
     again, _ = read_minibatch(tmp_path / "again.safetensors")
@@ -79,7 +89,7 @@ def test_whole_responses_are_left_out_to_stay_below_the_limit(recorded, tmp_path
     write_minibatch(tmp_path / "half.safetensors", minibatch, {"step": 2}, half)
     fewer, facts = read_minibatch(tmp_path / "half.safetensors")
     assert 0 < len(fewer) < len(minibatch)
-    assert (int(facts["num_responses"]), int(facts["num_dropped"])) == (len(fewer), len(minibatch) - len(fewer))
+    assert (facts["num_responses"], facts["num_dropped"]) == (len(fewer), len(minibatch) - len(fewer))
     header = 4096  # names, shapes and metadata come on top of the tensors
     assert (tmp_path / "half.safetensors").stat().st_size <= half * 1e6 + header
     assert torch.equal(fewer.pair.tokens[fewer.mask], minibatch.pair.tokens[: len(fewer)][minibatch.mask[: len(fewer)]])
