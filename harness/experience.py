@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ class Experience:
         for name in ("prompt_lengths", "advantages", "response_key"):
             cut[name] = getattr(self, name)[index]
         return Experience(**cut)
+
+    def to(self, device: torch.device) -> Experience:
+        return Experience(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def with_anchor(self, logprobs: Tensor, topk_logprobs: Tensor) -> Experience:
         return replace(self, anchor_logprobs=logprobs, anchor_topk_logprobs=topk_logprobs)

@@ -70,7 +70,8 @@ class Learner:
     def update(self, minibatch: Experience, timer: Timer, keep_pairs: bool = False) -> Update:
         """Accumulate the gradient of a whole minibatch, then take one optimizer step unless it is not finite."""
         totals = Totals.of(minibatch.mask)
-        parts = [minibatch.rows(index) for index in microbatches(minibatch, self.config.token_budget)]
+        device = self.model.device
+        parts = [minibatch.rows(index).to(device) for index in microbatches(minibatch, self.config.token_budget)]
         decisions = self.decide_together(parts, timer) if self.rule.scope == "minibatch" else [None] * len(parts)
         judged, loss = [], 0.0
         for part, decision in zip(parts, decisions, strict=True):
@@ -91,7 +92,7 @@ class Learner:
         with self.autocast():
             hidden = self.model.base_model(part.inputs, use_cache=False).last_hidden_state
             # the state at position j predicts token j + 1
-            column = torch.arange(part.inputs.shape[1]) + 1
+            column = torch.arange(part.inputs.shape[1], device=part.inputs.device) + 1
             predicts = (column >= part.prompt_lengths[:, None]) & (column < (part.prompt_lengths + part.lengths)[:, None])
             flat = token_logprobs(
                 hidden[predicts], self.head, part.tokens[part.mask], part.topk_ids[part.mask], self.config.logprob_chunk, self.softcap
@@ -151,9 +152,9 @@ class Learner:
         """Log-probs [N, T] and top-k log-probs [N, T, K] of all rows with the present weights, without gradient."""
         logprobs, topk = torch.zeros_like(experience.anchor_logprobs), torch.zeros_like(experience.anchor_topk_logprobs)
         for index in microbatches(experience, self.config.token_budget):
-            scored = self.score(experience.rows(index))
+            scored = self.score(experience.rows(index).to(self.model.device))
             width = scored.logprobs.shape[1]
-            logprobs[index, :width], topk[index, :width] = scored.logprobs, scored.topk_logprobs
+            logprobs[index, :width], topk[index, :width] = scored.logprobs.cpu(), scored.topk_logprobs.cpu()
         return logprobs, topk
 
     def autocast(self):
