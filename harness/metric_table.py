@@ -7,6 +7,7 @@ The loss is not comparable between methods and is stored for health checks only.
     python -m harness.metric_table > docs/metrics.md
 """
 
+# ruff: noqa: E501 (one metric, one line)
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -63,9 +64,10 @@ METRICS = [
     Metric("mismatch/pearson", "", "correlation of the sampled tokens' probabilities, engine against learner", "over canary tokens"),
     Metric("health/updates_skipped", "updates", "updates skipped because loss or gradient was not finite", "sum over updates"),
     Metric("health/nonfinite_rollout", "responses", "responses left out because a rollout log-prob was not finite", "sum"),
-    Metric("cost/response_tokens", "tokens", "response tokens sampled in this step", "sum"),
+    Metric("cost/response_tokens", "tokens", "response tokens of the batch that the step learned from", "sum"),
+    Metric("cost/sampled_tokens", "tokens", "response tokens sampled during the step, for this batch or later ones", "sum"),
     Metric("cost/learned_tokens", "tokens", "response tokens that passed through the learner", "sum"),
-    Metric("cost/padding_frac", "share", "padded positions of all positions the learner computed", "over the step"),
+    Metric("cost/learned_positions", "tokens", "positions that the learner computed: prompts, responses and padding", "sum"),
     Metric("time/<stage>", "s", "wall time: rollout, reward, forward_backward, rule, optimizer, canary, record, evaluation, checkpoint, step", "sum"),
     Metric("time/tokens_per_s_rollout", "tokens/s", "response tokens sampled per second of time/rollout", "over the step"),
     Metric("time/tokens_per_s_learner", "tokens/s", "learned response tokens per second of forward_backward + rule + optimizer", "over the step"),
