@@ -1,0 +1,37 @@
+"""Training problems of a step, and their prompts."""
+
+import pytest
+
+from harness.compose import compose_config, compose_plan
+from harness.data import load_problems, step_problems, training_prompts
+from harness.parts import build
+
+
+@pytest.fixture
+def words(tmp_path, write_problems):
+    path = write_problems(tmp_path / "train.jsonl", 10, seed=1)
+    return ["data=jsonl", f"data.path={path}", "data.template=raw", "data.grader=chain", f"runs_dir={tmp_path}"]
+
+
+def test_each_epoch_sees_every_problem_once_in_an_order_of_its_own(words):
+    data = compose_config(words).data
+    steps = [step_problems(data, 1, step, 4) for step in range(1, 6)]
+    ids = [problem.id for step in steps for problem in step]
+    everything = {problem.id for problem in load_problems(data.path, False)}
+    assert set(ids[:10]) == set(ids[10:]) == everything and ids[:10] != ids[10:]
+    assert [p.id for p in step_problems(data, 1, 3, 4)] == ids[8:12]
+    assert [p.id for s in range(1, 6) for p in step_problems(data, 2, s, 4)] != ids
+
+
+def test_prompts_of_a_file_are_those_of_the_tokenizer(words):
+    config = compose_config(words)
+    problems = load_problems(config.data.path, False)
+    ids = [2 + "0123456789+-*=;#:".index(character) for character in problems[3].text]
+    assert training_prompts(config, problems[3:4]) == [ids]
+
+
+def test_a_prompt_that_is_too_long_fails_before_training(words):
+    """Whichever step would have drawn it."""
+    plan = compose_plan([*words, "data.max_prompt_length=14", "train.prompts_per_step=2"])
+    with pytest.raises(ValueError, match=r"more than 14 tokens: problem p0 \(15\).*and 5 more.*data.max_prompt_length"):
+        build(plan)
