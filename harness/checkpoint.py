@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,9 @@ def _write_all(folder: Path, checkpoint: Checkpoint) -> None:
 def _write(path: Path, tensors: dict[str, Tensor]) -> str:
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # its own class, whatever the file system said
-        raise OSError(None, str(error)) from error
+    except SafetensorError as error:  # its own class, with the file system's number in its text
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else None, str(error)) from error
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
     return file_hash(path)

@@ -25,7 +25,7 @@ class CollapseWatch:
     """Fed with rows of metrics and with evaluations, each in order of step; `breach` is the earliest so far, or None."""
 
     def __init__(self, thresholds: Mapping, steps: int):
-        window = max(1, round(thresholds["window"] * steps))
+        window = max(thresholds["min_window"], round(thresholds["window"] * steps))
         self.row_checks = (
             NonFinite(),
             LowReward(thresholds["reward_share"], window),

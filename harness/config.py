@@ -54,6 +54,7 @@ class CollapseConfig:
     """Thresholds of the written rule (harness/collapse.py), the same for every method."""
 
     window: float = MISSING  # share of train.steps over which reward must stay low, and that sets the reference mismatch
+    min_window: int = MISSING  # steps: in a shorter one a single bad batch would decide
     reward_share: float = MISSING  # of the running maximum of the moving average
     entropy_floor: float = MISSING  # nat per token
     entropy_rise: float = MISSING  # times the first step's entropy
@@ -65,6 +66,7 @@ class CollapseConfig:
 
     def __post_init__(self):
         require(0 < self.window <= 1, "train.collapse.window", self.window, "a share of train.steps in (0, 1]")
+        positive("train.collapse", self, "min_window")
 
 
 @dataclass

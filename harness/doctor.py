@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from evals.records import Problem
 from harness.command import exit_with
+from harness.doctor_run import run
 
 
 def prompt(words: list[str]) -> int:
@@ -48,7 +49,7 @@ def prompt_lines(config, use: str, template: str, problem: Problem) -> Iterator[
     yield f"  stop tokens     {', '.join(f'{id_} {token!r}' for id_, token in stops)}"
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"prompt": prompt}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"prompt": prompt, "run": run}
 
 
 def main(words: list[str]) -> int:

@@ -23,6 +23,7 @@ TINY = (
     "eval.max_response_length=6",
     "eval.every=2",
     "checkpoint.every=1",
+    "train.collapse.truncated_share=1.0",
     "harness.display=none",
 )
 
