@@ -54,7 +54,6 @@ def build_experience(rollout: Rollout, advantages: Tensor, use: Tensor, keys: li
     index = use.nonzero().squeeze(-1)
     prompt_index = index // rollout.group_size
     prompt_lengths = rollout.prompt_lengths[prompt_index]
-    signed = np.array(keys, dtype=np.uint64).astype(np.int64)
     return Experience(
         inputs=_side_by_side(rollout.prompts[prompt_index], prompt_lengths, rollout.tokens[index], rollout.mask[index]),
         prompt_lengths=prompt_lengths,
@@ -64,8 +63,14 @@ def build_experience(rollout: Rollout, advantages: Tensor, use: Tensor, keys: li
         topk_ids=rollout.topk_ids[index],
         anchor_topk_logprobs=rollout.topk_logprobs[index],
         advantages=advantages[index],
-        response_key=torch.from_numpy(signed)[index] & 0x7FFFFFFFFFFFFFFF,
+        response_key=response_keys(keys)[index],
     )
+
+
+def response_keys(seeds: list[int]) -> Tensor:
+    """[B] int64 ≥ 0 of 64-bit request seeds."""
+    signed = np.array(seeds, dtype=np.uint64).astype(np.int64)
+    return torch.from_numpy(signed) & 0x7FFFFFFFFFFFFFFF
 
 
 def _side_by_side(prompts: Tensor, prompt_lengths: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from harness.compose import shipped_rules
 from harness.config import RecordConfig
 from harness.divergence import PolicyPair
+from harness.experience import response_keys
 from harness.learner import Update
 from harness.parts import Parts
 from harness.rollout.records import Rollout
@@ -79,7 +79,7 @@ def batch_facts(parts: Parts) -> dict[str, object]:
 def traced_responses(parts: Parts, step: int, minibatch: Minibatch, rollout: Rollout, rewards: Tensor) -> list[tuple[int, dict]]:
     """(row of the minibatch, what is known of the response beside its tokens) for the few responses that are traced."""
     record, group_size = parts.config.record, rollout.group_size
-    place = {response_key(seed): b for b, seed in enumerate(parts.queue.keys(step))}
+    place = {key: b for b, key in enumerate(response_keys(parts.queue.keys(step)).tolist())}
     rows = {place[key]: row for row, key in enumerate(minibatch.response_key.tolist())}
     prompts = sorted({b // group_size for b in rows})[: record.trace_prompts]
     problems = parts.queue.problems(step)
@@ -195,8 +195,3 @@ def read_minibatch(path: Path) -> tuple[Minibatch, dict]:
     own = Decision(padded("weight"), padded("keep"))
     rows = (stored["advantages"], stored["response_key"])
     return Minibatch(pair, *rows, padded("divergence"), padded("entropy"), own, metadata["horizon"]), metadata
-
-
-def response_key(seed: int) -> int:
-    """As harness.experience makes it of a request's seed."""
-    return seed & torch.iinfo(torch.int64).max
