@@ -48,12 +48,9 @@ def _hits(problem, evaluation, exact, grams, holders, lengths, min_overlap) -> I
 
 
 def _known_runs(words: list[str], lengths: dict[tuple[str, ...], set[int]]) -> set[tuple[str, ...]]:
-    return {
-        tuple(words[i : i + length])
-        for i, pair in enumerate(pairwise([*words, None]))
-        for key in (pair, pair[:1])
-        for length in lengths.get(key, ())
-    }
+    starts = [i for i, pair in enumerate(pairwise(words)) if pair in lengths]
+    runs = {tuple(words[i : i + length]) for i in starts for length in lengths[words[i], words[i + 1]]}
+    return runs | {(word,) for word in words if (word,) in lengths}
 
 
 def _ngrams(words: list[str], n: int) -> set[tuple[str, ...]]:
