@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from evals.graders import make_grader
 from harness.command import exit_with
@@ -101,6 +101,7 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
     sections = {name: dict(trained.config["settings"][name]) for name in ("model", "eval", "rollout")}
     sections["model"]["path"] = trained.config["paths"]["model"]
     sections["eval"] |= {"root": trained.config["paths"]["eval"], "template": trained.config["prompts"]["eval"]["template"]}
+    sections["data"] = {"template": trained.config["prompts"]["train"]["template"]}  # which a newly chosen eval group takes up
     kept = [f"seed={trained.config['seed']}"]
     for section in sections.keys() - chosen:
         kept += [f"{section}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sections[section].items()]
@@ -179,7 +180,7 @@ def show(folder: Path, console: Console) -> None:
     scores = [f"avg@{n}", *([f"maj@{n}"] if n > 1 else []), *(f"pass@{k}" for k in powers(n))]
     shares = ["share_no_answer", "share_cut"]
     lengths = ["length/p50", "length/p90"]
-    table = Table("benchmark", "problems", *scores, "no answer", "cut", "tokens p50", "p90")
+    table = Table(Column("benchmark", overflow="fold"), "problems", *scores, "no answer", "cut", "tokens p50", "p90")
     for name, summary in by_benchmark.items():
         percents = [f"{100 * summary.get(key, 0.0):.1f}" for key in (*scores, *shares)]
         table.add_row(name, str(summary["num_problems"]), *percents, *(f"{summary[key]:.0f}" for key in lengths))

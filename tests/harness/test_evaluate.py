@@ -103,6 +103,7 @@ def test_a_run_brings_its_settings_unless_a_group_is_chosen_anew(small_run):
     assert (own.eval.n, own.eval.grader, own.rollout.lag, own.model.path) == (3, "chain", 1, "builtin:chain")
     other = command.read_job([f"--run={small_run}", "eval=aime"]).config
     assert (other.eval.benchmarks[0], other.eval.n, other.eval.temperature) == ("aime24", 16, 0.7)
+    assert (other.eval.template, other.eval.max_response_length) == ("raw", 90)
     with pytest.raises(ValueError, match="its own model"):
         command.read_job([f"--run={small_run}", "model=chain"])
 
