@@ -5,6 +5,7 @@ import pytest
 from harness.compose import compose_config, compose_plan
 from harness.data import load_problems, step_problems, training_prompts
 from harness.parts import build
+from harness.store import RunFolder
 
 
 @pytest.fixture
@@ -35,3 +36,10 @@ def test_a_prompt_that_is_too_long_fails_before_training(words):
     plan = compose_plan([*words, "data.max_prompt_length=14", "train.prompts_per_step=2"])
     with pytest.raises(ValueError, match=r"more than 14 tokens: problem p0 \(15\).*and 5 more.*data.max_prompt_length"):
         build(plan)
+
+
+def test_a_file_trains_and_its_prompts_are_recorded(words, tmp_path, run_small):
+    run = run_small(tmp_path, *words, "eval.benchmarks=[]", "data.max_response_length=45")
+    recorded = RunFolder(run).read_config()["prompts"]["train"]
+    assert (recorded["template"], recorded["chat_template"], recorded["stop_tokens"]) == ("raw", False, ["<eos>"])
+    assert [row["prompt_length/mean"] for row in RunFolder(run).rows("metrics")] == [15, 15]
