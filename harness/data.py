@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 
 from evals import chain
+from evals.benchmarks import load as load_benchmark
+from evals.integers import read_integer
 from evals.problems import fingerprint, read_problems
 from evals.records import Problem
 from harness.config import Config, DataConfig
@@ -52,6 +54,26 @@ def _file_prompts(path, allow_duplicates, template, model_path, revision, chat_t
     problems = load_problems(path, allow_duplicates)
     tokenizer = load_tokenizer(model_path, revision)
     return dict(zip(problems, encode_prompts(problems, template, tokenizer, chat_template, limit), strict=True))
+
+
+def check_answers(config: Config) -> None:
+    """ValueError when the integer grader is to judge problems whose answers are no integers; training would meet them late."""
+    data, evaluation = config.data, config.eval
+    if data.kind == "problems":
+        _require_integers("data.grader", data.grader, _other_answers(load_problems, data.path, data.allow_duplicates))
+    for name in evaluation.benchmarks:
+        _require_integers("eval.grader", evaluation.grader, _other_answers(load_benchmark, name, evaluation.root))
+
+
+def _require_integers(key: str, grader: str, others: list[Problem]) -> None:
+    if others and "integer" in grader.split("+"):
+        shown = ", ".join(f"{problem.id} ({problem.answer[:40]})" for problem in others[:3])
+        raise ValueError(f"{key}={grader}, but {len(others)} answers are no integers: {shown}, …; set {key}=math_verify")
+
+
+@cache
+def _other_answers(load: Callable[..., list[Problem]], *source) -> list[Problem]:
+    return [problem for problem in load(*source) if read_integer(problem.answer) is None]
 
 
 @cache

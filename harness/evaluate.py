@@ -24,6 +24,7 @@ from evals.graders import make_grader
 from harness.command import exit_with
 from harness.compose import compose_config, expand_model
 from harness.config import Config
+from harness.data import check_answers
 from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
 from harness.identity import content_hash, eval_settings
 from harness.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
@@ -110,6 +111,7 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
 
 def run_job(job: Job) -> Path:
     """Evaluate what is left and return the folder: evaluation.json, evals.jsonl, samples/ as in a run's folder."""
+    check_answers(job.config)
     folder, identity = job.folder(), job.identity()
     record = read_json(folder / "evaluation.json") or {"identity": identity, "seconds": 0.0, "tokens": 0, "started": now()}
     if record["identity"] != identity:

@@ -19,7 +19,7 @@ from evals.problems import fingerprint
 from evals.prompts import template_hash
 from harness.config import Config, EvalConfig, require
 from harness.contamination import check_overlap
-from harness.data import data_fingerprint
+from harness.data import check_answers, data_fingerprint
 from harness.model import check_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.store import RunFolder
 from methods import rule_name
@@ -111,6 +111,7 @@ def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -
     check_model(config.model)
     require(config.data.kind != "none", "data", "none", "training needs data: data=chain, or data=jsonl data.path=FILE")
     check_overlap(config)
+    check_answers(config)
     method_overrides = [o.removeprefix("method.") for o in overrides if o.startswith("method.")]
     preset = ",".join([choices["method"], *method_overrides])
     plan = RunPlan(config, preset, choices["experiment"], model_name(config, choices))

@@ -38,6 +38,17 @@ def test_a_prompt_that_is_too_long_fails_before_training(words):
         build(plan)
 
 
+def test_answers_that_the_grader_cannot_take_are_found_before_training(words, tmp_path):
+    path = tmp_path / "latex.jsonl"
+    path.write_text('{"id": "a", "problem": "1+2", "answer": "3"}\n{"id": "b", "problem": "1/2", "answer": "\\\\frac{1}{2}"}\n')
+    latex = [*words, f"data.path={path}"]
+    with pytest.raises(ValueError, match=r"1 answers are no integers: b .*set data.grader=math_verify"):
+        compose_plan([*latex, "data.grader=integer+math_verify", "eval.grader=chain"])
+    assert compose_plan([*latex, "data.grader=math_verify", "eval.grader=chain"]).config.data.grader == "math_verify"
+    with pytest.raises(ValueError, match="set eval.grader=math_verify"):
+        compose_plan([*words, f"eval.benchmarks=['jsonl:{path}']", "eval.grader=integer"])
+
+
 def test_a_file_trains_and_its_prompts_are_recorded(words, tmp_path, run_small):
     run = run_small(tmp_path, *words, "eval.benchmarks=[]", "data.max_response_length=45")
     recorded = RunFolder(run).read_config()["prompts"]["train"]
