@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from harness.experience import response_keys
 from harness.parts import build
 from harness.record import batch_path, number, numbers, read_minibatch, recording_due, trace_path, write_minibatch
+from harness.rollout.records import request_seed
 from harness.run import learn
 from harness.shadow import Minibatch
 from harness.timing import Timer
@@ -148,6 +150,8 @@ def test_a_trace_says_what_the_minibatch_says(recorded, trace):
             ("divergence", minibatch.divergence),
         ):
             assert spread(one[name], valid.sum()) == pytest.approx(values[row][valid].tolist(), rel=1e-5, abs=1e-30)
+        seed = request_seed(1, "train", 2, one["problem_id"], one["sample"])
+        assert response_keys([seed]).item() == minibatch.response_key[row]
         own = one["rules"]["own"]
         assert spread(own["keep"], valid.sum()) == minibatch.own.keep[row][valid].tolist()
         aux = own["aux"]
