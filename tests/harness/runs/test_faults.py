@@ -328,11 +328,30 @@ def test_the_status_says_what_determinism_depends_on(undisturbed):
     assert (log["number"], log["state"], log["step"]) == (1, "completed", 3) and log["command"] == status["command"]
 
 
+QUICK = ("train.steps=4", "train.prompts_per_step=2", "eval.every=2", "eval.max_response_length=6", "checkpoint.every=1")
+
+
 def test_a_short_kill_campaign(faults, tmp_path):
-    words = ["--kills", "6", "--methods", "dppo", "--seeds", "1", "--folder", str(tmp_path)]
-    tiny = ["train.steps=4", "train.prompts_per_step=2", "eval.every=2", "eval.max_response_length=6", "checkpoint.every=1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "benchmarks.faults", *words, *tiny]
-    done = subprocess.run(command, cwd=Path(faults.__file__).parents[1], env=environment, capture_output=True, text=True)
+    words = ["--kills", "6", "--methods", "dppo", "--seeds", "1", "--folder", str(tmp_path), *QUICK, "cluster=debug"]
+    root, environment = Path(faults.__file__).parents[1], {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.faults", *words]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 kills" in done.stdout and "as in the undisturbed sweep" in done.stdout
+
+
+def test_two_identical_sweeps_at_once_share_the_work(faults, tmp_path):
+    root, environment = Path(faults.__file__).parents[1], {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = faults.command("dppo,grpo", "1", tmp_path, [*QUICK, "cluster=debug"])
+    sweeps = [subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
+    for sweep in sweeps:
+        sweep.wait()
+    runs = list(store.find_runs(tmp_path))
+    statuses = [run.read_status() for run in runs]
+    assert sorted((status["method"], status["state"], status["attempts"]) for status in statuses) == [
+        ("dppo", "completed", 1),
+        ("grpo", "completed", 1),
+    ]
+    for run in runs:
+        lines = (run.path / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4], "no step was trained twice"
