@@ -33,5 +33,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        cause = f"\n  {error.__cause__}" if error.__cause__ else ""
-        sys.exit(f"error: {error}{cause}")
+        sys.exit(compose.explain(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import logging
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -147,3 +148,17 @@ def expand_model(arguments: Sequence[str]) -> list[str]:
         else:
             expanded.append(argument)
     return expanded
+
+
+def explain(error: Exception) -> str:
+    """What was wrong with the settings, in a few lines, with the nearest key where one was misspelt."""
+    message = str(error).split("Config search path:")[0].strip()
+    cause = error.__cause__
+    reason = str(cause).splitlines()[0] if cause else ""
+    if reason and reason not in message:
+        message += f"\n  {reason}"
+    known = list(getattr(getattr(cause, "object_type", None), "__dataclass_fields__", ()))
+    key = str(getattr(cause, "key", ""))
+    if key not in known and (similar := difflib.get_close_matches(key, known, n=1, cutoff=0.5)):
+        message += f"\n  did you mean {similar[0]}?"
+    return f"error: {message}"

@@ -18,7 +18,10 @@ from harness.model import encode_prompts, load_tokenizer
 
 @cache
 def load_problems(path: str, allow_duplicates: bool) -> list[Problem]:
-    return read_problems(path, allow_duplicates=allow_duplicates)
+    try:
+        return read_problems(path, allow_duplicates=allow_duplicates)
+    except ValueError as error:
+        raise ValueError(f"data.path={path}: {error}") from error
 
 
 def data_fingerprint(config: DataConfig) -> str:
