@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 
 import pytest
 import torch
@@ -181,3 +182,15 @@ def test_a_plugin_takes_part_at_its_own_defaults(plugins, caplog):
     assert torch.equal(decisions["third_party"].keep, (random_minibatch().plain.ratio <= 2.0).double())
     assert "without_numbers has no complete settings" in caplog.text
     assert compose_rule("without_numbers", ["method.bound=3.0"]).bound == 3.0
+
+
+def test_a_policy_that_is_no_longer_finite_is_recorded_too():
+    """The run's collapse rule judges it; a recording must neither fail nor look like an ordinary one."""
+    minibatch = random_minibatch()
+    minibatch.pair.logprobs[0, 0] = torch.nan
+    minibatch.pair.topk_logprobs[0, 0] = torch.nan
+    decisions = observe(minibatch, shipped_rules())
+    assert decisions.keys() == {"own", *METHODS}
+    row = summary(bucket_sums(minibatch, decisions["pg_is"]))
+    assert row["kept"] == 1 and isnan(row["mass_kept"]) and isnan(row["by_position"]["mass_kept"][0])
+    assert not isnan(row["by_position"]["mass_kept"][9])
