@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--methods", default="dppo,cppo")
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--latest", type=float, default=None, help="seconds; default: 1.2 times the undisturbed sweep")
+    parser.add_argument("--latest", type=float, default=None, help="seconds; default: 0.6 of the undisturbed sweep")
     parser.add_argument("--folder", type=Path, default=None, help="default: a temporary one, removed afterwards")
     parser.add_argument("settings", nargs="*", help="further settings of the sweep, key=value")
     chosen = parser.parse_args(arguments)
@@ -124,7 +124,7 @@ def report(chosen: argparse.Namespace, folder: Path) -> int:
     begun = time.monotonic()
     undisturbed = command(chosen.methods, chosen.seeds, folder / "undisturbed", chosen.settings)
     subprocess.run(undisturbed, check=True, stdout=subprocess.DEVNULL)
-    latest = chosen.latest or 1.2 * (time.monotonic() - begun)
+    latest = chosen.latest or 0.6 * (time.monotonic() - begun)
     hits, sweeps, problems = 0, 0, []
     while hits < chosen.kills:
         sweeps += 1
