@@ -120,8 +120,8 @@ def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None 
             continue
         try:
             attempt(plan, train, stop, launch_id)
-        except Exception:
-            log.exception("run %s failed", plan.run_id)
+        except Exception as error:
+            log.error("%s failed: %s (traceback in %s/logs)", plan.run_id, error, plan.folder.path)
 
 
 def failed_in(status: dict, launch_id: str) -> bool:

@@ -19,8 +19,11 @@ CASES = {
     "missing data file": (["data=jsonl", "data.path={tmp}/none.jsonl"], ["none.jsonl"]),
     "torn line": (["data=jsonl", "data.path={tmp}/torn.jsonl"], ["torn.jsonl", "2"]),
     "empty data": (["data=jsonl", "data.path={tmp}/empty.jsonl"], ["empty.jsonl"]),
-    "long prompt": (["data=jsonl", "data.path={tmp}/long.jsonl", "data.template=raw", "data.max_prompt_length=8"], ["max_prompt_length", "p1"]),
-    "missing benchmark": (["eval=aime", "eval.root={tmp}"], ["aime24"]),
+    "long prompt": (
+        ["data=jsonl", "data.path={tmp}/long.jsonl", "data.template=raw", "data.max_prompt_length=8"],
+        ["max_prompt_length", "p1"],
+    ),
+    "missing benchmark": (["eval=aime", "eval.benchmarks=[aime24]", "eval.root={tmp}"], ["aime24", "eval.root"]),
     "one seed twice": (["-m", "seed=1,1"], ["twice"]),
 }
 
