@@ -22,6 +22,8 @@ from harness.learner import Learner
 from harness.parts import Parts
 from harness.rollout.decode import TransformersEngine
 
+QUICK = ("train.steps=4", "train.prompts_per_step=2", "eval.every=2", "eval.max_response_length=6", "checkpoint.every=1")
+
 
 class FullDisk:
     """Stands in for every way in which a run's bytes reach the disk; the n-th call and all after it fail half-way."""
@@ -164,6 +166,21 @@ def test_signals_become_requests_and_a_second_ctrl_c_interrupts(number):
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
+
+
+def test_sigterm_in_a_real_process_ends_preempted_with_a_checkpoint(faults, tmp_path):
+    root = Path(faults.__file__).parents[1]
+    words = ["method=dppo", f"runs_dir={tmp_path}", *QUICK, "train.steps=1000", "eval.benchmarks=[chain4]"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-m", "harness", *words], cwd=root, **quiet)
+    while process.poll() is None and not list(tmp_path.rglob("metrics.jsonl")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 1
+    [run] = store.find_runs(tmp_path)
+    status = run.read_status()
+    assert (status["state"], status["reason"]) == ("preempted", "stopped before its last step (SIGTERM)")
+    assert checkpoint.complete_steps(run.path / "checkpoints")[-1] == status["step"] == run.last_step()
 
 
 def test_an_interrupt_in_the_middle_of_a_step_is_preempted_and_resumes(
@@ -326,9 +343,6 @@ def test_the_status_says_what_determinism_depends_on(undisturbed):
     assert status["host"] and status["command"] and status["data_fingerprints"] and status["cores"] == os.cpu_count()
     log = store.read_json(undisturbed.path / "logs" / "attempt_1.json")
     assert (log["number"], log["state"], log["step"]) == (1, "completed", 3) and log["command"] == status["command"]
-
-
-QUICK = ("train.steps=4", "train.prompts_per_step=2", "eval.every=2", "eval.max_response_length=6", "checkpoint.every=1")
 
 
 def test_a_short_kill_campaign(faults, tmp_path):
