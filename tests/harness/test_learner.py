@@ -131,6 +131,19 @@ def test_any_split_gives_the_same_gradient(rule, request):
     torch.testing.assert_close(few, whole, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_rule_takes_a_step(name):
+    from harness.compose import compose_rule
+
+    model = make_model()
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    update = Learner(model, compose_rule(name), TRAIN, 9).update(make_experience()[1], Timer())
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert not update.skipped and torch.isfinite(after).all()
+    kept = sum(float((j.decision.keep * j.batch.mask).sum()) for j in update.judged)
+    assert torch.equal(before, after) == (kept == 0)
+
+
 def test_micro_batches_hold_whole_rows_within_the_budget():
     experience = make_experience()[1]
     parts = microbatches(experience, 30)
