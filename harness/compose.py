@@ -27,7 +27,7 @@ CONFIG_MODULE = "conf"
 HELP = {
     "app_name": "harness",
     "header": "Compare trust-region rules for RL of language models under matched settings.",
-    "footer": "Runs go to runs_dir (default: runs). Finished runs are skipped, stopped ones resumed. Then: python -m analysis runs",
+    "footer": "Runs go to runs_dir. Finished ones are skipped, stopped ones resumed. Then: python -m analysis runs",
     "template": """${hydra.help.header}
 
   python -m harness -m method=cppo,dppo,grpo seed=1,2,3     a sweep: every method with every seed

@@ -126,7 +126,9 @@ class Display:
 
     def table(self, looks: list[Progress]) -> Table:
         elapsed = time.monotonic() - self.started
-        table = Table(title=f"{sum(p.step for p in looks)} of {sum(p.steps for p in looks)} steps, {elapsed:.0f} s", title_justify="left")
+        table = Table(
+            title=f"{sum(p.step for p in looks)} of {sum(p.steps for p in looks)} steps, {elapsed:.0f} s", title_justify="left"
+        )
         for name in ("method", "seed", "step", "reward", "evaluation", "left", "state"):
             table.add_column(name, justify="left" if name in ("method", "state") else "right")
         for plan, p in zip(self.plans, looks, strict=True):
@@ -251,5 +253,9 @@ def describe(plans: list[RunPlan]) -> str:
             values = list(dict.fromkeys(str(flatten(one).get(key, "–")) for one in settings))
             lines.append(f"  {key}: {', '.join(values)}")
     groups = {plan.settings_fingerprint for plan in plans}
-    matched = "matched: nothing but method and seed differs" if len(groups) == 1 else f"NOT matched: {len(groups)} settings fingerprints"
+    matched = (
+        "matched: nothing but method and seed differs"
+        if len(groups) == 1
+        else f"NOT matched: {len(groups)} settings fingerprints"
+    )
     return "\n".join([*lines, "", f"{matched} ({', '.join(sorted(groups))})"])

@@ -101,8 +101,8 @@ class RunPlan:
         stored = self.folder.read_config()
         if stored and stored.get("config_hash") != self.config_hash:
             raise ValueError(
-                f"{self.folder.path} was written under another config (hash {stored.get('config_hash')}, now {self.config_hash}): "
-                f"move that folder away, or choose another runs_dir"
+                f"{self.folder.path} was written under another config "
+                f"(hash {stored.get('config_hash')}, now {self.config_hash}): move that folder away, or choose another runs_dir"
             )
 
 

@@ -95,7 +95,12 @@ class Learner:
             column = torch.arange(part.inputs.shape[1], device=part.inputs.device) + 1
             predicts = (column >= part.prompt_lengths[:, None]) & (column < (part.prompt_lengths + part.lengths)[:, None])
             flat = token_logprobs(
-                hidden[predicts], self.head, part.tokens[part.mask], part.topk_ids[part.mask], self.config.logprob_chunk, self.softcap
+                hidden[predicts],
+                self.head,
+                part.tokens[part.mask],
+                part.topk_ids[part.mask],
+                self.config.logprob_chunk,
+                self.softcap,
             )
         unflatten = lambda values: values.new_zeros(*part.mask.shape, *values.shape[1:]).index_put((part.mask,), values)
         return Scored(unflatten(flat.logprobs), unflatten(flat.topk_logprobs), unflatten(flat.entropy))

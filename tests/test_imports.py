@@ -75,4 +75,6 @@ def test_no_rule_is_named_outside_the_dict():
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Compare):
                     literals = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
-                    assert not literals & {"cppo", "dppo", "grpo", "ppo", "cispo", "minpro", "trm", "m2po"}, f"{path}:{node.lineno}"
+                    assert not literals & {"cppo", "dppo", "grpo", "ppo", "cispo", "minpro", "trm", "m2po"}, (
+                        f"{path}:{node.lineno}"
+                    )

@@ -9,7 +9,13 @@ from harness.rollout.decode import TransformersEngine, nucleus, sample
 from harness.rollout.records import Sampling, request_seed, uniforms
 
 SMALL = dict(
-    vocab_size=31, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8
+    vocab_size=31,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
 )
 STOPS = [7, 15, 23]
 

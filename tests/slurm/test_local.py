@@ -45,10 +45,14 @@ def test_rows_are_as_the_design_says(sweep):
     folder = next(folder for folder in find_runs(root / "runs") if folder.path.parent.name == "grpo")
     metrics, evals, status = folder.rows("metrics"), folder.rows("evals"), folder.read_status()
     assert [row["step"] for row in metrics] == [1, 2]
-    assert {"reward/mean", "trust/mask_frac", "time/rollout", "mismatch/k3", "trust/div_mean", "cost/response_tokens"} <= set(metrics[0])
+    assert {"reward/mean", "trust/mask_frac", "time/rollout", "mismatch/k3", "trust/div_mean", "cost/response_tokens"} <= set(
+        metrics[0]
+    )
     assert [row["step"] for row in evals] == [0] * 256 + [2] * 256
     assert set(evals[0]) >= {"step", "benchmark", "problem_id", "n", "num_correct", "num_no_answer", "num_truncated", "grader"}
-    keys = "state step reason attempts run_id method preset model experiment seed settings_fingerprint config_hash started updated "
+    keys = (
+        "state step reason attempts run_id method preset model experiment seed settings_fingerprint config_hash started updated "
+    )
     keys += "ended host pid slurm_job_id git_sha git_dirty versions data_fingerprints seconds device_hours collapse_step"
     assert set(keys.split()) <= set(status)
     assert status["step"] == 2 and status["seconds"] > 0
@@ -81,7 +85,9 @@ def test_stopped_half_way_it_resumes_to_the_same_result(tmp_path, number, run_ha
     settings = ["train.prompts_per_step=2", "train.group_size=4", "eval.benchmarks=[chain4]", "eval.every=100", "train.steps=12"]
     command = [sys.executable, "-m", "harness", "-m", "method=grpo", "seed=1,2", *settings]
     process = subprocess.Popen([*command, f"runs_dir={tmp_path}/a"], start_new_session=True, stdout=-3, stderr=-3)
-    wait_for(lambda: sum(folder.last_step() >= 2 for folder in find_runs(tmp_path / "a")) >= 1 if (tmp_path / "a").exists() else False)
+    wait_for(
+        lambda: sum(folder.last_step() >= 2 for folder in find_runs(tmp_path / "a")) >= 1 if (tmp_path / "a").exists() else False
+    )
     pids = [status["pid"] for folder in find_runs(tmp_path / "a") if (status := folder.read_status())]
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
