@@ -68,23 +68,25 @@ def _owned(plan: RunPlan, folder: RunFolder, train: Train, stop: StopRequest, la
     number = folder.num_attempts() + 1
     started, spent = time.monotonic(), seconds_before(folder)
     begin(plan, folder, number, spent, launch)
-    state, reason = "failed", None
+    clock = lambda: round(spent + time.monotonic() - started, 3)
     with log_file(folder.path / "logs" / f"attempt_{number}.log"):
         try:
             state = train(plan, stop)
-            reason = f"stopped before its last step ({stop.why})" if state == "preempted" else None
-        except KeyboardInterrupt:
-            state, reason = "preempted", "interrupted"
-            raise
         except BaseException as error:
-            reason = explain(error)
             with logged_only():
-                write_atomic(folder.path / "logs" / f"attempt_{number}.traceback.txt", traceback.format_exc())
+                give_up(folder, number, error, clock())
             raise
-        finally:
-            with logged_only():
-                end(folder, number, state, reason, round(spent + time.monotonic() - started, 3))
+        reason = f"stopped before its last step ({stop.why})" if state == "preempted" else None
+        end(folder, number, state, reason, clock())
     return state
+
+
+def give_up(folder: RunFolder, number: int, error: BaseException, seconds: float) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        end(folder, number, "preempted", "interrupted", seconds)
+        return
+    end(folder, number, "failed", explain(error), seconds)
+    write_atomic(folder.path / "logs" / f"attempt_{number}.traceback.txt", "".join(traceback.format_exception(error)))
 
 
 def seconds_before(folder: RunFolder) -> float:
@@ -147,7 +149,7 @@ def explain(error: BaseException) -> str:
 
 @contextmanager
 def logged_only():
-    """For what is written about an attempt after it ended: on a full disk it must not hide why the attempt ended."""
+    """For what is written about a failed attempt: a failure here must not hide why the attempt failed."""
     try:
         yield
     except (OSError, RuntimeError) as error:
