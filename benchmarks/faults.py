@@ -2,9 +2,9 @@
 
     python -m benchmarks.faults --kills 50
 
-Both sweeps run the same command. One of them gets SIGKILL, launcher and workers alike, at seeded random moments and is
-issued again each time. Afterwards every run must hold the same metrics (time columns apart), evaluations, samples and
-last checkpoint, byte for byte.
+Both sweeps run the same command. One of them gets SIGKILL, launcher and workers alike, at seeded random moments after its
+first run has begun, and is issued again each time. Afterwards every run must hold the same metrics (time columns apart),
+evaluations, samples, recordings and last checkpoint, byte for byte.
 """
 
 from __future__ import annotations
@@ -86,19 +86,24 @@ def descendants(pid: int) -> list[int]:
     return found + [below for child in found for below in descendants(child)]
 
 
-def campaign(words: list[str], kills: int, latest: float, seed: int) -> int:
-    """Kill and re-issue until `kills` kills have hit, then let it finish. Returns how many it took to be done early."""
+def begun(runs_dir: Path, since: float) -> bool:
+    """Whether a run below has been taken by a process after this moment."""
+    return any(path.stat().st_mtime > since for path in runs_dir.glob("*/*/*/*/lock.json"))
+
+
+def campaign(words: list[str], runs_dir: Path, kills: int, span: float, seed: int) -> int:
+    """Kill and re-issue until `kills` have hit or a sweep was done before its moment came. Returns how many hit."""
     rng = random.Random(seed)
-    hit = 0
-    while hit < kills:
-        process = start(words)
+    for hit in range(kills):
+        since, process = time.time(), start(words)
+        while process.poll() is None and not begun(runs_dir, since):
+            time.sleep(0.02)
         try:
-            process.wait(rng.uniform(0.0, latest))
-            return hit  # done before this moment came
+            process.wait(rng.uniform(0.0, span))
+            return hit
         except subprocess.TimeoutExpired:
             kill_all(process)
-            hit += 1
-    return hit
+    return kills
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--methods", default="dppo,cppo")
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--latest", type=float, default=None, help="seconds; default: 0.6 of the undisturbed sweep")
+    parser.add_argument("--span", type=float, default=None, help="seconds from the first run's begin in which a kill falls")
     parser.add_argument("--folder", type=Path, default=None, help="default: a temporary one, removed afterwards")
     parser.add_argument("settings", nargs="*", help="further settings of the sweep, key=value")
     chosen = parser.parse_args(arguments)
@@ -121,23 +126,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(chosen: argparse.Namespace, folder: Path) -> int:
     """Sweeps are killed and compared until enough kills have hit; prints what came out."""
-    begun = time.monotonic()
-    undisturbed = command(chosen.methods, chosen.seeds, folder / "undisturbed", chosen.settings)
-    subprocess.run(undisturbed, check=True, stdout=subprocess.DEVNULL)
-    latest = chosen.latest or 0.6 * (time.monotonic() - begun)
-    hits, sweeps, problems = 0, 0, []
+    started, hits, sweeps, problems = time.monotonic(), 0, 0, []
+    longest = undisturbed_seconds(chosen, folder / "undisturbed")
+    span = chosen.span or longest / 2
     while hits < chosen.kills:
         sweeps += 1
         killed = folder / f"killed-{sweeps}"
         words = command(chosen.methods, chosen.seeds, killed, chosen.settings)
-        hits += campaign(words, chosen.kills - hits, latest, chosen.seed + sweeps)
+        hits += campaign(words, killed, chosen.kills - hits, span, chosen.seed + sweeps)
         finished = subprocess.run(words, stdout=subprocess.DEVNULL).returncode
         problems += [f"{killed}: the last command ended with {finished}"] if finished else []
         problems += compare(folder / "undisturbed", killed)
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - started
         print(f"sweep {sweeps}: {hits} of {chosen.kills} kills, {len(problems)} problems, {seconds:.0f} s", flush=True)
     print("\n".join(problems) or f"{hits} kills in {sweeps} sweeps: every file is as in the undisturbed sweep")
     return 1 if problems else 0
+
+
+def undisturbed_seconds(chosen: argparse.Namespace, runs_dir: Path) -> float:
+    """Run the sweep to its end; the seconds from the begin of its first run."""
+    process = start(command(chosen.methods, chosen.seeds, runs_dir, chosen.settings))
+    while process.poll() is None and not begun(runs_dir, 0.0):
+        time.sleep(0.02)
+    first = time.monotonic()
+    if process.wait():
+        raise RuntimeError(f"the undisturbed sweep in {runs_dir} ended with {process.returncode}")
+    return time.monotonic() - first
 
 
 def compare(expected: Path, found: Path) -> list[str]:
