@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 import conf
 from harness.collapse import evaluation_means
+from harness.command import exit_with
 from harness.config import TrackerConfig
 from harness.identity import RunPlan
 from harness.store import RunFolder, find_runs, read_json, write_json
@@ -147,7 +148,7 @@ def sync(roots: list[Path], config: TrackerConfig) -> list[str]:
     return failed
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str]) -> int:
     defaults = OmegaConf.load(Path(conf.__file__).parent / "tracker" / "wandb.yaml")
     parser = argparse.ArgumentParser(prog="python -m harness.tracker", description="Replay stored metrics into Weights & Biases.")
     command = parser.add_subparsers(required=True).add_parser("sync", help="replay run folders")
@@ -155,11 +156,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--online", action="store_true", help="upload now; else `wandb sync` uploads what this writes")
     command.add_argument("--project", default=defaults.project)
     command.add_argument("--entity", default=defaults.entity)
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(words)
     logging.basicConfig(format="%(message)s")
     mode = "online" if chosen.online else "offline"
     return 1 if sync(chosen.runs, TrackerConfig(defaults.kind, mode, chosen.project, chosen.entity)) else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_with(main)
