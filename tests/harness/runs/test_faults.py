@@ -251,6 +251,25 @@ def test_rollout_logprobs_that_are_not_finite_are_left_out_and_the_collapse_rule
     assert attempt(plan, tiny_train, StopRequest()) == state, "a finished run stays as it is"
 
 
+def test_a_step_without_any_finite_rollout_learns_nothing_and_the_run_goes_on(tiny_plan, tiny_train, tmp_path, monkeypatch):
+    generate = TransformersEngine.generate
+
+    def poisoned(self, prompts, seeds, sampling):
+        rollout = generate(self, prompts, seeds, sampling)
+        if sampling.top_k and self.version == 0:
+            rollout.logprobs.fill_(float("inf"))
+        return rollout
+
+    plan = tiny_plan(tmp_path)
+    monkeypatch.setattr(TransformersEngine, "generate", poisoned)
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    rows = plan.folder.rows("metrics")
+    assert [row["health/nonfinite_rollout"] for row in rows] == [24, 24, 24], "no update, so no new version either"
+    assert [row["cost/learned_tokens"] for row in rows] == [0, 0, 0]
+    assert rows[0]["mismatch/k3"] is None and "staleness/versions" not in rows[0]
+    assert plan.folder.read_status()["collapse_step"] == 1
+
+
 def test_a_run_killed_after_it_had_collapsed_does_not_go_on(tiny_plan, tiny_train, tmp_path, monkeypatch):
     plan = tiny_plan(tmp_path, "train.on_collapse=stop", "train.collapse.truncated_share=0.5")
     assert attempt(plan, tiny_train, StopRequest()) == "collapsed"
