@@ -2,6 +2,7 @@
 
 python -m analysis runs --out results
 python -m analysis runs --out results --only table1,fig4 --format png
+python -m analysis serve runs        the page, drawn anew while runs go on
 python -m analysis power runs        how many seeds a difference needs
 python -m analysis diff runs_a runs_b
 """
@@ -10,23 +11,24 @@ from __future__ import annotations
 
 import sys
 
-from analysis import diff, power
+from analysis import diff, power, serve
 from analysis.figures import FIGURES
 from analysis.load import load
 from analysis.options import parse
 from analysis.output import Output
+from analysis.report import report
 from analysis.results import analyse
 from analysis.runs import InputError
 from analysis.tables import TABLES
 from analysis.verdict import verdict
 
-COMMANDS = {"power": power.main, "diff": diff.main}
+COMMANDS = {"power": power.main, "diff": diff.main, "serve": serve.main}
 
 
 def main(argv: list[str]) -> None:
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:])
-    options = parse(argv, [*TABLES, *FIGURES])
+    options = parse(argv, [*TABLES, *FIGURES, "report"])
     sweep = load(options.roots, cache=options.out / ".cache", allow_mixed=options.allow_mixed)
     results = analyse(sweep, options.select, options.t_stop, options.paper)
     output = Output(options.out, options.formats)
@@ -36,6 +38,8 @@ def main(argv: list[str]) -> None:
         output.figure(name, FIGURES[name](results), results.warning)
     output.text("verdict.md", verdict(results))
     output.index(results.warning)
+    if options.chosen(["report"]):
+        output.text("report.html", report(results))
     print(verdict(results), output.summary(), sep="\n", end="")
 
 

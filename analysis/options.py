@@ -29,7 +29,8 @@ def parse(argv: list[str], known: Iterable[str]) -> Options:
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
         description="Tables, figures and a verdict from run folders.",
-        epilog="Also: python -m analysis power -h (how many seeds?), python -m analysis diff -h (two sweeps side by side).",
+        epilog="Also: python -m analysis power -h (how many seeds?), python -m analysis diff -h (two sweeps side by side), "
+        "python -m analysis serve -h (the page while runs go on).",
     )
     parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where to write (default: results)")

@@ -1,0 +1,190 @@
+"""Results -> what the page is made of, as plain JSON values. Runs are referred to by their place in `runs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from analysis.figures import FIGURES
+from analysis.figures.paper import all_looks
+from analysis.figures.record import Line, Matrix, Missing, Panel, Plot, Series
+from analysis.report.curves import numbers, points_per_curve, thinned
+from analysis.report.tokens import embedded_traces
+from analysis.results import Results
+from analysis.runs import Run, differing
+from analysis.style import label
+from analysis.tables import TABLES
+from analysis.tables.record import Cell, Table
+from analysis.verdict import paragraph
+from harness.metric_table import METRICS
+
+FORMAT = 1
+PROVENANCE = (
+    "attempts", "started", "updated", "ended", "seconds", "host", "slurm_job_id", "git_sha", "git_dirty", "cpu", "cores",
+    "threads", "accelerator", "versions", "settings_fingerprint", "config_hash", "data_fingerprints",
+)  # fmt: skip
+CURVES = [metric.key for metric in METRICS if "<" not in metric.key] + ["time/step"]  # of families, the one worth a curve
+
+
+def page_data(results: Results) -> dict:
+    """Everything that the page shows."""
+    runs = results.sweep.runs
+    place = {run.run_id: i for i, run in enumerate(runs)}
+    at = lambda run_ids: [place[run_id] for run_id in run_ids]
+    return {
+        "format": FORMAT,
+        "warning": results.warning,
+        "verdict": [paragraph(results, results.comparison(group)) for group in results.groups],
+        "settings": settings_data(results),
+        "tables": [table_data(make(results), at) for make in TABLES.values()],
+        "figures": [{"name": name} | figure_data(make(results), at) for name, make in FIGURES.items()],
+        "metrics": {metric.key: {"unit": metric.unit, "meaning": f"{metric.meaning}; {metric.reduction}"} for metric in METRICS},
+        "runs": runs_data(results),
+    }
+
+
+# settings: what all runs share, once; then only what differs
+
+
+def settings_data(results: Results) -> dict:
+    """shared: one value for all runs; groups and methods: tables of the keys that differ between columns."""
+    runs = results.sweep.runs
+    varying = differing([run.shared_settings for run in runs])
+    shared = {key: text_of(value) for key, value in runs[0].shared_settings.items() if key not in varying}
+    by_label = columns_of(runs, lambda run: run.group.label)
+    by_method = columns_of(runs, lambda run: label(run.method))
+    return {
+        "shared": sorted(shared.items()),
+        "groups": difference_table(by_label, lambda run: run.shared_settings, varying),
+        "methods": difference_table(by_method, lambda run: run.method_settings),
+    }
+
+
+def columns_of(runs: list[Run], name: Callable[[Run], str]) -> dict[str, list[Run]]:
+    columns: dict[str, list[Run]] = {}
+    for run in runs:
+        columns.setdefault(name(run), []).append(run)
+    return columns
+
+
+def difference_table(columns: dict[str, list[Run]], settings: Callable[[Run], dict], keys=None) -> dict:
+    """One row for each key; runs of one column that differ show every value."""
+    keys = keys if keys is not None else dict.fromkeys(key for runs in columns.values() for run in runs for key in settings(run))
+    cell = lambda runs, key: " | ".join(dict.fromkeys(text_of(settings(run)[key]) for run in runs if key in settings(run))) or "–"
+    return {"columns": list(columns), "rows": [[key, *(cell(runs, key) for runs in columns.values())] for key in keys]}
+
+
+def text_of(value) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+# tables and figures
+
+
+def table_data(table: Table, at: Callable) -> dict:
+    rows = [[name, [cell_data(cell, at) for cell in cells]] for name, cells in table.rows]
+    return {
+        "name": table.name, "title": table.title, "corner": table.corner, "columns": table.columns, "notes": table.notes,
+        "rows": rows,
+    }  # fmt: skip
+
+
+def cell_data(cell: Cell, at: Callable) -> dict:
+    values = {key: value.item() if isinstance(value, np.generic) else value for key, value in cell.values.items()}
+    return {"text": cell.text, "values": finite(values), "runs": at(cell.run_ids), "emphasis": cell.emphasis}
+
+
+def finite(values: dict) -> dict:
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in values.items()}
+
+
+def figure_data(figure: Plot | Missing, at: Callable) -> dict:
+    if isinstance(figure, Missing):
+        return {"title": figure.title, "missing": figure.what, "command": figure.command}
+    return {"title": figure.title, "notes": figure.notes, "panels": [panel_data(panel, at) for panel in figure.panels]}
+
+
+def panel_data(panel: Panel | Matrix, at: Callable) -> dict:
+    if isinstance(panel, Matrix):
+        return matrix_data(panel, at)
+    return {
+        "title": panel.title, "xlabel": panel.xlabel, "ylabel": panel.ylabel, "log_x": panel.log_x, "log_y": panel.log_y,
+        "marks": [[float(x), text] for x, text in panel.marks], "series": [series_data(series, at) for series in panel.series],
+    }  # fmt: skip
+
+
+def series_data(series: Series, at: Callable) -> dict:
+    axes = {key: numbers(getattr(series, key)) for key in ("x", "mean", "low", "high")}
+    lines = [line_data(line, at) for line in series.lines]
+    return {"label": series.label, "colour": series.colour, "dash": series.dash, "lines": lines} | axes
+
+
+def line_data(line: Line, at: Callable) -> dict:
+    collapse = numbers(line.collapse) if line.collapse is not None else None
+    (run,) = at([line.run_id])
+    return {"run": run, "x": numbers(line.x), "y": numbers(line.y), "collapse": collapse, "finished": line.finished}
+
+
+def matrix_data(matrix: Matrix, at: Callable) -> dict:
+    return {
+        "title": matrix.title, "rows": matrix.rows, "columns": matrix.columns, "unit": matrix.unit, "runs": at(matrix.run_ids),
+        "xlabel": matrix.xlabel, "ylabel": matrix.ylabel, "extent": matrix.extent, "limits": matrix.limits,
+        "diverging": matrix.diverging, "log": matrix.log, "texts": matrix.texts,
+        "values": [numbers(row) for row in matrix.values],
+    }  # fmt: skip
+
+
+# runs
+
+
+def runs_data(results: Results) -> list[dict]:
+    runs, look = results.sweep.runs, all_looks(results)
+    keys, traces = link_keys(runs), embedded_traces(runs)
+    budget = points_per_curve(len(runs) * len(CURVES))
+    scores = {run_id: curve for group in results.groups for run_id, curve in group.curves.items()}
+    return [
+        run_data(run, keys[run.run_id], look[run.method])
+        | {"curves": run_curves(results, run, budget), "scores": score_curve(scores.get(run.run_id))}
+        | traces[run.run_id]
+        for run in runs
+    ]
+
+
+def link_keys(runs: list[Run]) -> dict[str, str]:
+    """Of each run its name in links: method/seed=n where that says which run is meant, else the whole run id."""
+    short = {run.run_id: f"{run.method}/seed={run.seed}" for run in runs}
+    names = list(short.values())
+    return {run_id: name if names.count(name) == 1 else run_id for run_id, name in short.items()}
+
+
+def run_data(run: Run, key: str, look: tuple[str, str]) -> dict:
+    known = [(name, text_of(run.status[name])) for name in PROVENANCE if run.status.get(name) is not None]
+    return {
+        "id": run.run_id, "key": key, "method": run.method, "label": label(run.method), "rule": run.rule, "seed": run.seed,
+        "group": run.group.label, "state": run.state, "step": run.step, "steps": run.steps, "collapse": run.collapse_step,
+        "hours": run.device_hours, "colour": look[0], "dash": look[1], "provenance": known, "command": command_of(run),
+        "reason": text_of(run.status.get("reason") or ""),
+        "settings": [(name, text_of(value)) for name, value in sorted((run.shared_settings | method_of(run)).items())],
+    }  # fmt: skip
+
+
+def method_of(run: Run) -> dict:
+    return {f"method.{key}": value for key, value in run.method_settings.items()} | {"seed": run.seed}
+
+
+def command_of(run: Run) -> str:
+    command = run.status.get("command") or ""
+    return command if isinstance(command, str) else " ".join(map(str, command))
+
+
+def run_curves(results: Results, run: Run, budget: int) -> dict:
+    """{metric: [steps, values]}, thinned; metrics that the run never recorded are left out."""
+    curves = {metric: results.sweep.metric(run, metric) for metric in CURVES}
+    return {metric: [numbers(part) for part in thinned(*curve, budget)] for metric, curve in curves.items() if len(curve[0])}
+
+
+def score_curve(curve: tuple | None) -> list | None:
+    """[steps, points], the mean over benchmarks; None for a run that has not been evaluated."""
+    return None if curve is None else [numbers(curve[0]), numbers(100 * curve[1].mean(1))]

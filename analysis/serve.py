@@ -1,0 +1,103 @@
+"""The page as a live dashboard: report.html drawn anew from the run folders, for this machine's browser only.
+
+python -m analysis serve runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock
+
+from analysis.load import load
+from analysis.options import folder
+from analysis.report import report
+from analysis.results import analyse
+from analysis.runs import InputError
+
+LOOPBACK = "127.0.0.1"
+OWN_NAMES = (LOOPBACK, "localhost")
+WATCHED = ("status.json", "metrics.jsonl", "evals.jsonl", "traces")
+
+
+def main(argv: list[str]) -> None:
+    options = parse(argv)
+    page = LivePage(options.roots, options.refresh, options.allow_mixed)
+    with ThreadingHTTPServer((LOOPBACK, options.port), handler(page.html)) as server:
+        print(f"http://{LOOPBACK}:{server.server_port}/ (Ctrl+C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m analysis serve", description=__doc__.splitlines()[0])
+    parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders, or folders that hold them")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
+    parser.add_argument("--refresh", type=int, default=15, help="seconds between reloads of the open page (default: 15)")
+    parser.add_argument("--allow-mixed", action="store_true", help="compare runs whose shared settings differ, and say so")
+    return parser.parse_args(argv)
+
+
+class LivePage:
+    """Drawn when asked for and a file of a run has changed since; one thread draws at a time."""
+
+    def __init__(self, roots: list[Path], refresh_seconds: int, allow_mixed: bool):
+        self.roots, self.refresh_seconds, self.allow_mixed = roots, refresh_seconds, allow_mixed
+        self.seen, self.page, self.lock = None, "", Lock()
+
+    def html(self) -> str:
+        with self.lock:
+            now = state_of(self.roots)
+            if now != self.seen:
+                self.seen, self.page = now, self.draw()
+            return self.page
+
+    def draw(self) -> str:
+        try:
+            sweep = load(self.roots, allow_mixed=self.allow_mixed)
+        except InputError as error:  # runs may still be about to begin
+            return waiting(str(error), self.refresh_seconds)
+        return report(analyse(sweep), self.refresh_seconds)
+
+
+def state_of(roots: list[Path]) -> list[tuple[str, int, int]]:
+    """(path, time of change, size) of the files that the page is made of."""
+    stats = [(path, path.stat()) for root in roots for name in WATCHED for path in sorted(root.rglob(name))]
+    return [(str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats]
+
+
+def waiting(text: str, refresh_seconds: int) -> str:
+    head = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="{refresh_seconds}"><title>Waiting</title>'
+    return f"{head}<pre>{html.escape(text)}</pre>\n"
+
+
+def handler(page: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
+    """Answers GET / and nothing else, and only under this machine's own names, so that no foreign site can read it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("Host", "").rpartition(":")[0] not in OWN_NAMES:
+                self.send_error(HTTPStatus.FORBIDDEN)
+            elif self.path != "/":
+                self.send_error(HTTPStatus.NOT_FOUND)
+            else:
+                self.answer(page().encode())
+
+        def answer(self, body: bytes) -> None:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_) -> None:
+            """Quiet: the page reloads itself all the time."""
+
+    return Handler
