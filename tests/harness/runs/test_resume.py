@@ -97,12 +97,14 @@ def owner_died(folder: Path) -> None:
 
 def test_every_state_of_the_disk_leads_to_the_undisturbed_run(states, undisturbed, tiny_plan, tiny_train, faults, tmp_path):
     moments = {moment for moment, _ in states}
-    assert moments >= {"half a write", "half a tensor file", "after put", "after save_file", "after unlink"}, len(states)
+    assert moments >= {"half a write", "half a tensor file", "after put", "after save_file", "after unlink"}
+    assert len(states) > 50
     for number, (moment, state) in enumerate(states):
         plan = tiny_plan(tmp_path / str(number), "checkpoint.keep_last=1", "checkpoint.keep_best=0")
-        shutil.copytree(state, plan.folder.path)
+        shutil.move(state, plan.folder.path)
         owner_died(plan.folder.path)
         was_finished = plan.folder.finished
         assert attempt(plan, tiny_train, StopRequest()) == "completed", moment
         assert faults.differences(undisturbed, plan.folder) == [], moment
         assert was_finished or not list(plan.folder.path.rglob("*.tmp")), moment
+        shutil.rmtree(tmp_path / str(number))  # 5 MB each
