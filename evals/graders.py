@@ -1,52 +1,19 @@
-"""Graders: from a response and a gold answer to a verdict. The verdict rules are written out in docs/evaluation.md.
+"""The graders by name, and AIME's own. The verdict rules are written out in docs/evaluation.md.
 
 Training reward and evaluation share them. All are deterministic and keep no state between responses.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
+from evals import chain, math_dapo
+from evals.grader import Grader, SingleGrader, kept, unanswered
 from evals.integers import has_digit, read_integer
-from evals.markers import Marker, find_marker
+from evals.markers import find_marker
+from evals.math_verify_grader import MathVerifyGrader
 from evals.records import VERDICTS, Grade
 
 __all__ = ["GRADERS", "VERDICTS", "Grade", "Grader", "make_grader"]
-
-MAX_KEPT = 200
-
-
-class Grader:
-    """A grader has a name, a version (`name/n`, raised whenever a verdict may change) and `grade_many`; use as a context."""
-
-    name: str
-    version: str
-
-    def grade(self, response: str, answer: str, truncated: bool = False) -> Grade:
-        """Grade one response. `truncated`: it was cut at the token limit."""
-        return self.grade_many([response], [answer], [truncated])[0]
-
-    def grade_many(self, responses: Sequence[str], answers: Sequence[str], truncated: Sequence[bool]) -> list[Grade]:
-        """One grade for each response, in order."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Release what the grader holds; it may be used again."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
-class SingleGrader(Grader):
-    """A grader that is a function of one response, (response, answer, truncated) -> Grade."""
-
-    def __init__(self, name: str, number: int, grade: Callable[[str, str, bool], Grade]):
-        self.name, self.version, self._grade = name, f"{name}/{number}", grade
-
-    def grade_many(self, responses: Sequence[str], answers: Sequence[str], truncated: Sequence[bool]) -> list[Grade]:
-        return [self._grade(*one) for one in zip(responses, answers, truncated, strict=True)]
 
 
 class BothGrader(Grader):
@@ -85,18 +52,6 @@ def grade_integer(response: str, answer: str, truncated: bool = False) -> Grade:
     return Grade("correct" if correct else "wrong", kept(extracted))
 
 
-def unanswered(marker: Marker | None, truncated: bool) -> Grade:
-    """The grade of a response that states no answer: no_marker, empty (nothing behind the marker) or no_digit."""
-    stated = marker.stated if marker else ""
-    reason = "no_digit" if stated else "empty" if marker else "no_marker"
-    return Grade("truncated" if truncated else "no_answer", kept(stated) if stated else None, reason)
-
-
-def kept(text: str) -> str:
-    """What is stored of an extracted answer: at most MAX_KEPT characters."""
-    return text if len(text) <= MAX_KEPT else text[: MAX_KEPT - 1] + "…"
-
-
 @lru_cache(4096)
 def gold_integer(answer: str) -> str:
     """The gold as canonical digits. A gold that is no integer is the data's fault and never a wrong answer."""
@@ -106,33 +61,11 @@ def gold_integer(answer: str) -> str:
     return gold
 
 
-def _integer() -> Grader:
-    return SingleGrader("integer", 1, grade_integer)
-
-
-def _math_verify() -> Grader:
-    from evals.math_verify_grader import MathVerifyGrader
-
-    return MathVerifyGrader()
-
-
-def _math_dapo() -> Grader:
-    from evals.math_dapo import grade
-
-    return SingleGrader("math_dapo", 1, grade)
-
-
-def _chain() -> Grader:
-    from evals.chain import grade
-
-    return SingleGrader("chain", 1, grade)
-
-
 GRADERS: dict[str, Callable[[], Grader]] = {
-    "integer": _integer,
-    "math_verify": _math_verify,
-    "math_dapo": _math_dapo,
-    "chain": _chain,
+    "integer": partial(SingleGrader, "integer", 1, grade_integer),
+    "math_verify": MathVerifyGrader,
+    "math_dapo": partial(SingleGrader, "math_dapo", 1, math_dapo.grade),
+    "chain": partial(SingleGrader, "chain", 1, chain.grade),
 }
 
 

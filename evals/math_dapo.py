@@ -7,7 +7,7 @@ Written from the behaviour of verl/utils/reward_score/math_dapo.py (volcengine/v
 
 import re
 
-from evals.graders import kept, unanswered
+from evals.grader import kept, unanswered
 from evals.markers import find_marker
 from evals.records import Grade
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from evals.graders import Grader, kept, unanswered
+from evals.grader import Grader, kept, unanswered
 from evals.integers import plain_characters, read_integer
 from evals.markers import Marker, find_marker
 from evals.records import Grade
