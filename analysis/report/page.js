@@ -155,15 +155,16 @@ function tableSection(table) {
 
 // ---- curves: SVG with a crosshair for pointer and arrow keys
 
-const W = 520, H = 300, LEFT = 58, RIGHT = 12, TOP = 10, BOTTOM = 42;
+const W = 520, H = 300, LEFT = 68, RIGHT = 12, TOP = 10, BOTTOM = 42;
 const DASHES = { "-": "none", "--": "7 4", "-.": "7 3 2 3", ":": "2 3" };
 
-function scale(values, log, from, to) {
+function scale(values, log, from, to, roomy = false) {
   const known = values.filter((v) => v !== null && (!log || v > 0));
   const ends = known.length ? known.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [known[0], known[0]]) : [1, 10];
   const f = log ? Math.log10 : (v) => v;
   let [a, b] = ends.map(f);
-  if (a === b) { const pad = Math.abs(a) * 0.05 || 0.5; a -= pad; b += pad; }
+  if (a === b) [a, b] = a === 0 && !log ? [0, 1] : [a - Math.abs(a) * 0.05 - (log ? 0.5 : 0), b + Math.abs(b) * 0.05 + (log ? 0.5 : 0)];
+  else if (roomy) [a, b] = [a === 0 && !log ? 0 : a - 0.04 * (b - a), b + 0.04 * (b - a)];
   const at = (v) => from + ((f(v) - a) / (b - a)) * (to - from);
   return { at, ticks: ticks(a, b, log), draws: (v) => v !== null && v !== undefined && (!log || v > 0) };
 }
@@ -224,16 +225,16 @@ function chart(panel) {
   const all = (pick) => panel.series.flatMap((one) => pick(one));
   const x = all((one) => [...one.x, ...one.lines.flatMap((line) => line.x)]).concat(panel.marks.map(([at]) => at));
   const y = all((one) => [...one.mean, ...(panel.series.length <= 5 ? [...one.low, ...one.high] : []), ...one.lines.flatMap((line) => line.y)]);
-  const xs = scale(x, panel.log_x, LEFT, W - RIGHT), ys = scale(y, panel.log_y, H - BOTTOM, TOP);
+  const xs = scale(x, panel.log_x, LEFT, W - RIGHT), ys = scale(y, panel.log_y, H - BOTTOM, TOP, true);
   const banded = panel.series.length <= 5 ? panel.series : panel.series.map((one) => ({ ...one, low: one.low.map(() => null) }));
   const groups = banded.map((one) => drawSeries(one, xs, ys, true));
   const marks = panel.marks.map(([at, text]) => s("g", { class: "grid" }, s("path", { class: "mark", d: `M${xs.at(at)} ${TOP}V${H - BOTTOM}` }), s("text", { x: xs.at(at) + 4, y: TOP + 12 }, visible(text))));
   const cursor = s("path", { class: "cursor", d: "" });
   const svg = s("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", tabindex: "0", "aria-label": `${visible(panel.title)}: ${visible(panel.ylabel)} against ${visible(panel.xlabel)}. Arrow keys read values.` }, frame(xs, ys, panel.xlabel, panel.ylabel), ...marks, ...groups, cursor);
-  const legend = h("div", { class: "legend" }, panel.series.map((one, i) => legendEntry(one, groups[i])));
-  const readout = h("p", { class: "readout", role: "status" }, "Point at the curves, or focus them and use the arrow keys.");
+  const legend = h("div", { class: "legend" }, panel.series.map((one, i) => legendEntry(one, groups[i])), copyButton(() => panelText(panel), "copy numbers"));
+  const readout = h("p", { class: "readout", role: "status" });
   hover(svg, panel, xs, cursor, readout);
-  return h("figure", { class: "chart" }, h("figcaption", {}, visible(panel.title)), svg, legend, readout, copyButton(() => panelText(panel), "copy numbers with run ids"));
+  return h("figure", { class: "chart" }, h("figcaption", {}, visible(panel.title)), svg, readout, legend);
 }
 
 function legendEntry(series, group) {
@@ -338,17 +339,17 @@ function tablesView() {
     DATA.tables.filter((table) => !OWN_TABLES.includes(table.name)).map(tableSection)];
 }
 
-const curvesView = () => [h("h1", {}, "Curves"), CURVES.map(figureSection), otherFigures().map(figureSection)];
+const hint = () => h("p", { class: "note" }, "Point at curves, or focus them and press ← →, to read values. A name in a legend hides its curve. Copied numbers carry their run ids.");
+const curvesView = () => [h("h1", {}, "Curves"), hint(), CURVES.map(figureSection), otherFigures().map(figureSection)];
 const otherFigures = () => Object.keys(FIGURES).filter((name) => !CURVES.includes(name) && !STABILITY.includes(name));
-const stabilityView = () => [h("h1", {}, "Stability"), tableSection(TABLES.table_stability), STABILITY.map(figureSection)];
+const stabilityView = () => [h("h1", {}, "Stability"), hint(), tableSection(TABLES.table_stability), STABILITY.map(figureSection)];
 
+/** The table of runs with links: its rows stand in the order of RUNS. */
 function runsView() {
-  const columns = ["state", "step", "collapse @", "device-hours", "reason", "tokens"];
-  const rows = RUNS.map((run) => [runLink(run), [
-    { ...cellOf(run.state), node: badge(run) }, cellOf(`${run.step}/${run.steps}`), cellOf(run.collapse === null ? "–" : String(run.collapse)),
-    cellOf(short(run.hours)), cellOf(run.reason || "–"),
-    { ...cellOf(String(run.traces.length)), node: run.traces.length ? h("a", { href: link("tokens", run.key) }, `${run.traces.length} steps`) : "–" }]]);
-  return [h("h1", {}, "Runs"), stateCounts(), sortableTable("Runs", "run", columns, rows), tableSection(TABLES.table_runs)];
+  const { columns, rows, notes } = TABLES.table_runs;
+  const tokens = (run) => ({ ...cellOf(String(run.traces.length)), node: run.traces.length ? h("a", { href: link("tokens", run.key) }, `${run.traces.length} recorded`) : "–" });
+  const linked = RUNS.map((run, i) => [runLink(run), [{ ...rows[i][1][0], node: badge(run) }, ...rows[i][1].slice(1).map((cell) => cellOf(cell.text)), tokens(run)]]);
+  return [h("h1", {}, "Runs"), stateCounts(), sortableTable("Runs", "run", [...columns, "steps with tokens"], linked), notes.map((note) => h("p", { class: "note" }, visible(note)))];
 }
 
 const badge = (run) => h("span", { class: `state ${run.state}` }, run.state + (run.collapse !== null && run.state !== "collapsed" ? ", collapse marked" : ""));
@@ -362,7 +363,7 @@ function runView(key) {
     run.reason ? h("p", { class: "warning" }, visible(run.reason)) : null,
     h("p", { class: "row" }, run.traces.length ? h("a", { href: link("tokens", run.key) }, "its tokens") : h("span", {}, "no recorded tokens"), h("a", { href: link("compare", run.key) }, "compare with another run")),
     h("section", {}, h("h2", {}, "Command"), run.command ? [h("pre", { class: "copyable" }, visible(run.command)), copyButton(() => run.command)] : h("p", { class: "quiet" }, "The run did not record one.")),
-    h("section", {}, h("h2", {}, "Curves"), h("div", { class: "panels" }, runPanels([run]).map(chart))),
+    h("section", {}, h("h2", {}, "Curves"), hint(), h("div", { class: "panels" }, runPanels([run]).map(chart))),
     folded("Provenance", list(run.provenance)), folded("Settings", list(run.settings))];
 }
 
@@ -396,7 +397,7 @@ function compareView(key) {
   const rows = names.map((name) => [name, [cellOf(a[name] ?? "–"), cellOf(b[name] ?? "–")]]);
   return [h("h1", {}, "Compare two runs"), pickers,
     h("section", {}, h("h2", {}, "What differs"), rows.length ? sortableTable("What differs", "", ["A", "B"], rows) : h("p", {}, "Nothing.")),
-    h("section", {}, h("h2", {}, "Curves"), h("div", { class: "panels" }, runPanels(one === other ? [one] : [one, other]).map(chart)))];
+    h("section", {}, h("h2", {}, "Curves"), hint(), h("div", { class: "panels" }, runPanels(one === other ? [one] : [one, other]).map(chart)))];
 }
 
 function picker(name, chosen, onpick, runs = RUNS) {

@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis.runs import Run
 from harness.store import read_json
 
-MOST_BYTES = 3_600_000  # of all traces together
+MOST_BYTES = 4_200_000  # of all traces together
 PER_TOKEN = ("rollout_logprobs", "logprobs", "ratio", "divergence", "entropy")
 
 
