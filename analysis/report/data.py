@@ -14,7 +14,7 @@ from analysis.report.curves import numbers, points_per_curve, thinned
 from analysis.report.tokens import embedded_traces
 from analysis.results import Results
 from analysis.runs import Run, differing
-from analysis.style import label
+from analysis.style import label, ordered
 from analysis.tables import TABLES
 from analysis.tables.record import Cell, Table
 from analysis.verdict import paragraph
@@ -53,8 +53,9 @@ def settings_data(results: Results) -> dict:
     runs = results.sweep.runs
     varying = differing([run.shared_settings for run in runs])
     shared = {key: text_of(value) for key, value in runs[0].shared_settings.items() if key not in varying}
+    order = ordered({run.method for run in runs})
     by_label = columns_of(runs, lambda run: run.group.label)
-    by_method = columns_of(runs, lambda run: label(run.method))
+    by_method = columns_of(sorted(runs, key=lambda run: order.index(run.method)), lambda run: label(run.method))
     return {
         "shared": sorted(shared.items()),
         "groups": difference_table(by_label, lambda run: run.shared_settings, varying),

@@ -307,7 +307,7 @@ function figureSection(name) {
   const head = h("h2", {}, visible(figure.title));
   if (figure.missing) return h("section", { class: "missing" }, head, h("p", {}, h("strong", {}, "Missing: "), visible(figure.missing), ". Made by: ", h("code", {}, visible(figure.command))));
   const panels = figure.panels.map((panel) => (panel.series ? chart(panel) : matrix(panel)));
-  return h("section", { id: `section-${name}` }, head, h("div", { class: "panels" }, panels), figure.notes.map((note) => h("p", { class: "note" }, visible(note))));
+  return h("section", { id: `section-${name}`, class: figure.panels.length > 1 || panels[0].classList.contains("wide") ? "wide" : null }, head, h("div", { class: "panels" }, panels), figure.notes.map((note) => h("p", { class: "note" }, visible(note))));
 }
 
 // ---- views
@@ -340,9 +340,10 @@ function tablesView() {
 }
 
 const hint = () => h("p", { class: "note" }, "Point at curves, or focus them and press ← →, to read values. A name in a legend hides its curve. Copied numbers carry their run ids.");
-const curvesView = () => [h("h1", {}, "Curves"), hint(), CURVES.map(figureSection), otherFigures().map(figureSection)];
+const curvesView = () => [h("h1", {}, "Curves"), hint(), figureGrid([...CURVES, ...otherFigures()])];
+const figureGrid = (names) => h("div", { class: "sections" }, names.map(figureSection));
 const otherFigures = () => Object.keys(FIGURES).filter((name) => !CURVES.includes(name) && !STABILITY.includes(name));
-const stabilityView = () => [h("h1", {}, "Stability"), hint(), tableSection(TABLES.table_stability), STABILITY.map(figureSection)];
+const stabilityView = () => [h("h1", {}, "Stability"), hint(), tableSection(TABLES.table_stability), figureGrid(STABILITY)];
 
 /** The table of runs with links: its rows stand in the order of RUNS. */
 function runsView() {
