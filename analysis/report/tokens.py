@@ -39,8 +39,9 @@ def traces_of(run: Run, paths: dict[int, Path], room: int) -> dict:
             continue
         trace = pooled_trace(trace)
         size = len(json.dumps(trace, separators=(",", ":")))
-        if used + size <= room or not kept:
-            kept[step], used = trace, used + size
+        if kept and used + size > room:
+            break  # reading on could only fit a smaller one, and a long sweep has thousands
+        kept[step], used = trace, used + size
     return {"traces": [kept[step] for step in sorted(kept)], "left_out": [step for step in paths if step not in kept]}
 
 
