@@ -1,5 +1,11 @@
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -8,6 +14,7 @@ from evals.benchmarks import facts
 from evals.graders import make_grader
 from evals.integers import read_integer
 from evals.markers import find_marker
+from evals.math_verify_pool import Pool
 from evals.records import VERDICTS
 
 LABELLED = [json.loads(line) for line in Path(__file__).with_name("labelled.jsonl").read_text().splitlines()]
@@ -114,11 +121,68 @@ def test_a_bomb_times_out_alone_and_the_rest_is_graded():
 
 
 def test_a_worker_that_dies_is_replaced(math_verify):
+    assert math_verify.grade("\\boxed{\\frac{1}{5}}", "\\frac12").verdict == "wrong"
+    for worker in math_verify.pool.workers:
+        os.kill(worker.pid, signal.SIGKILL)
+        wait([worker.connection], 10)
+    assert math_verify.grade("\\boxed{\\frac{2}{6}}", "\\frac13").correct
+
+
+def test_a_killed_template_is_replaced(math_verify):
     math_verify.grade("\\boxed{\\frac{1}{5}}", "\\frac12")
-    math_verify._worker.process.kill()
-    math_verify._worker.process.wait()
-    assert math_verify.grade("\\boxed{\\frac{2}{6}}", "\\frac13").verdict in ("correct", "grader_timeout")
-    assert math_verify.grade("\\boxed{\\frac{3}{9}}", "\\frac13").correct
+    math_verify.pool.template.process.kill()
+    math_verify.pool.template.process.wait()
+    grades = math_verify.grade_many(["\\boxed{\\frac{2}{6}}", "\\boxed{\\frac{2}{7}}"] * 10, ["\\frac13"] * 20, [False] * 20)
+    assert [grade.verdict for grade in grades] == ["correct", "wrong"] * 10
+
+
+def test_bombs_in_a_row_time_out_and_nothing_else_does():
+    bombs = [f"9^{{9^{{9^{{{i}}}}}}}" for i in range(9, 12)]
+    with Pool() as pool:
+        questions = [("\\frac12", f"\\frac{{{i}}}{{14}}") for i in range(20)]
+        questions[5:5] = [("\\frac12", bomb) for bomb in bombs]
+        outcomes = pool.ask(questions, 1.0)
+    assert {answer for (_, answer), outcome in outcomes.items() if outcome == "deadline"} == set(bombs)
+    assert [answer for (_, answer), outcome in outcomes.items() if outcome == "correct"] == ["\\frac{7}{14}"]
+
+
+def test_an_interrupted_batch_leaves_no_answer_behind(monkeypatch):
+    """The answer to the first question must not be taken for that to the second."""
+    with Pool() as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, "_collect", lambda *_: exec("raise KeyboardInterrupt"))
+            with pytest.raises(KeyboardInterrupt):
+                pool.ask([("\\frac12", "\\frac24")], 5.0)
+        assert pool.ask([("\\frac12", "\\frac34")], 5.0) == {("\\frac12", "\\frac34"): "wrong"}
+
+
+PARENT = """
+from evals.math_verify_pool import Pool
+pool = Pool()
+pool.ask([("\\\\frac12", "\\\\frac24")], 60)
+print(pool.template.process.pid, *(worker.pid for worker in pool.workers), flush=True)
+pool.ask([("\\\\frac12", "9^{9^{9^{9}}}")], 60)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_no_process_outlives_a_killed_parent():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        processes = [int(pid) for pid in parent.stdout.readline().split()]
+        time.sleep(0.3)  # into the bomb
+        assert len(processes) >= 2 and all(_running(pid) for pid in processes)
+        parent.kill()
+    until = time.monotonic() + 20  # less than the orphans' own alarm
+    while any(_running(pid) for pid in processes) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(_running(pid) for pid in processes)
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_two_graders_side_by_side():
