@@ -73,7 +73,8 @@ def test_dry_run_shows_the_plan_and_imports_no_heavy_library(tmp_path):
     import sys
 
     code = (
-        f"import sys, runpy; sys.argv = ['harness', '-m', 'method=cppo,grpo', 'seed=1,2', 'harness.dry_run=true', 'runs_dir={tmp_path}']\n"
+        "import sys, runpy\n"
+        f"sys.argv = ['harness', '-m', 'method=cppo,grpo', 'seed=1,2', 'harness.dry_run=true', 'runs_dir={tmp_path}']\n"
         "runpy.run_module('harness', run_name='__main__')\n"
         "assert 'transformers' not in sys.modules and 'vllm' not in sys.modules, 'imported'\n"
     )
