@@ -199,9 +199,19 @@ def time_table(plans: list[RunPlan]) -> Table:
     return table
 
 
+def rates(plans: list[RunPlan]) -> str:
+    """Response tokens per second of one run, over all steps of all runs."""
+    rows = [row for plan in plans for row in plan.folder.rows("metrics")]
+    total = lambda *keys: sum(row.get(key) or 0 for row in rows for key in keys)
+    sampled, sampling = total("cost/sampled_tokens"), total("time/rollout")
+    learned, learning = total("cost/learned_tokens"), total("time/forward_backward", "time/rule", "time/optimizer")
+    parts = [("rollout", sampled, sampling), ("learner", learned, learning)]
+    return "tokens/s of a run: " + ", ".join(f"{name} {tokens / spent:,.0f}" for name, tokens, spent in parts if spent)
+
+
 def closing_lines(plans: list[RunPlan]) -> list[str]:
     done = sum(plan.folder.finished for plan in plans)
-    lines = [f"{done} of {len(plans)} runs done; folders under {plans[0].config.runs_dir}/{plans[0].experiment}"]
+    lines = [rates(plans), f"{done} of {len(plans)} runs done; folders under {plans[0].config.runs_dir}/{plans[0].experiment}"]
     for plan in plans:
         status = plan.folder.read_status() or {}
         if status.get("state") == "failed":
