@@ -124,7 +124,7 @@ class DataConfig:
 
 @dataclass
 class RolloutConfig:
-    engine: str = MISSING  # transformers | vllm
+    engine: str = MISSING  # transformers
     lag: int = MISSING  # steps between sampling a batch and learning from it
     top_k: int = MISSING  # ids recorded per position; the whole vocabulary when it is smaller
     max_prompt_length: int = MISSING
@@ -138,7 +138,7 @@ class RolloutConfig:
     def __post_init__(self):
         positive("rollout", self, "top_k", "max_prompt_length", "max_response_length", "max_rows", "canary_rows")
         not_negative("rollout", self, "lag")
-        one_of("rollout.engine", self.engine, ("transformers", "vllm"))
+        one_of("rollout.engine", self.engine, ("transformers",))
         one_of("rollout.precision", self.precision, ("float32", "bfloat16"))
         untruncated = self.temperature == 1.0 and self.top_p == 1.0
         require(
@@ -170,7 +170,7 @@ class EvalConfig:
 
 @dataclass
 class ClusterConfig:
-    executor: str = operational()  # local | debug | slurm
+    executor: str = operational()  # local | debug
     processes: int | None = operational()  # side by side; null: one for each core
     threads: int = operational()  # per process
 

@@ -13,6 +13,7 @@ CASES = {
     "rule out of range": (["method=dppo", "method.delta=-1"], ["method.delta=-1"]),
     "unknown aggregation": (["train.aggregation=mean"], ["train.aggregation", "token-mean"]),
     "top-p in training": (["rollout.top_p=0.9"], ["rollout.top_p", "eval.top_p"]),
+    "an engine that is not there": (["rollout.engine=vllm"], ["rollout.engine", "transformers"]),
     "missing model folder": (["model=./nowhere"], ["nowhere", "no such folder"]),
     "folder without a model": (["model={tmp}"], ["config.json"]),
     "no data path": (["data=jsonl"], ["data.path"]),
