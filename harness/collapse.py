@@ -169,9 +169,14 @@ def middle(ordered: Sequence[float]) -> float:
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
-def evaluation_means(rows: Sequence[Mapping]) -> list[tuple[int, float]]:
-    """(step, mean over benchmarks of the mean over problems) from rows of evals.jsonl."""
+def benchmark_means(rows: Sequence[Mapping]) -> dict[int, dict[str, float]]:
+    """{step: {benchmark: mean over problems}} from rows of evals.jsonl, steps ascending."""
     scores: dict[int, dict[str, list[float]]] = {}
     for row in rows:
         scores.setdefault(row["step"], {}).setdefault(row["benchmark"], []).append(row["num_correct"] / row["n"])
-    return [(step, mean(mean(values) for values in by_benchmark.values())) for step, by_benchmark in sorted(scores.items())]
+    return {step: {name: mean(values) for name, values in scores[step].items()} for step in sorted(scores)}
+
+
+def evaluation_means(rows: Sequence[Mapping]) -> list[tuple[int, float]]:
+    """(step, mean over benchmarks of the mean over problems) from rows of evals.jsonl."""
+    return [(step, mean(scores.values())) for step, scores in benchmark_means(rows).items()]

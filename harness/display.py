@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.collapse import evaluation_means
+from harness.collapse import benchmark_means, evaluation_means
 from harness.identity import RunPlan, different_keys, flatten
+from harness.metrics import throughput
 from harness.store import RunFolder
 
 REFRESH_SECONDS = 1.0
@@ -160,11 +161,11 @@ class Display:
 
 def summary(plans: list[RunPlan]) -> str:
     """Method × benchmark, mean ± sd over seeds at the last evaluation; then what is left to do, and what to type next."""
-    console = Console(width=120)
+    console, sums = Console(width=120), totals(plans)
     with console.capture() as captured:
         console.print(score_table(plans))
-        console.print(time_table(plans))
-        for line in closing_lines(plans):
+        console.print(time_table(sums))
+        for line in [*([rates(sums)] if sums else []), *closing_lines(plans)]:
             console.print(line, soft_wrap=True, highlight=False)
     return captured.get().rstrip()
 
@@ -184,34 +185,36 @@ def score_table(plans: list[RunPlan]) -> Table:
     return table
 
 
-def time_table(plans: list[RunPlan]) -> Table:
-    """Where the wall time went, summed over all steps of all runs, from their metrics."""
-    rows = [row for plan in plans for row in plan.folder.rows("metrics")]
-    totals: dict[str, float] = {}
-    for row in rows:
-        for key, value in row.items():
-            if key.startswith("time/") and "tokens_per_s" not in key:
-                totals[key.removeprefix("time/")] = totals.get(key.removeprefix("time/"), 0.0) + value
+def totals(plans: list[RunPlan]) -> dict[str, float]:
+    """Seconds and token counts, summed over all steps of all runs."""
+    sums: dict[str, float] = {}
+    for plan in plans:
+        for row in plan.folder.rows("metrics"):
+            for key, value in row.items():
+                if key.startswith(("time/", "cost/")) and "tokens_per_s" not in key:
+                    sums[key] = sums.get(key, 0) + value
+    return sums
+
+
+def time_table(sums: dict[str, float]) -> Table:
+    """Where the wall time went."""
+    stages = {key.removeprefix("time/"): value for key, value in sums.items() if key.startswith("time/")}
     table = Table(title="seconds by stage, all runs", title_justify="left")
-    for stage in totals:
+    for stage in stages:
         table.add_column(stage, justify="right")
-    table.add_row(*[f"{value:.1f}" for value in totals.values()])
+    table.add_row(*[f"{value:.1f}" for value in stages.values()])
     return table
 
 
-def rates(plans: list[RunPlan]) -> str:
-    """Response tokens per second of one run, over all steps of all runs."""
-    rows = [row for plan in plans for row in plan.folder.rows("metrics")]
-    total = lambda *keys: sum(row.get(key) or 0 for row in rows for key in keys)
-    sampled, sampling = total("cost/sampled_tokens"), total("time/rollout")
-    learned, learning = total("cost/learned_tokens"), total("time/forward_backward", "time/rule", "time/optimizer")
-    parts = [("rollout", sampled, sampling), ("learner", learned, learning)]
-    return "tokens/s of a run: " + ", ".join(f"{name} {tokens / spent:,.0f}" for name, tokens, spent in parts if spent)
+def rates(sums: dict[str, float]) -> str:
+    """Response tokens per second of one run."""
+    found = {key.rpartition("_")[2]: value for key, value in throughput(sums).items()}
+    return "tokens/s of a run: " + ", ".join(f"{stage} {value:,.0f}" for stage, value in found.items())
 
 
 def closing_lines(plans: list[RunPlan]) -> list[str]:
     done = sum(plan.folder.finished for plan in plans)
-    lines = [rates(plans), f"{done} of {len(plans)} runs done; folders under {plans[0].config.runs_dir}/{plans[0].experiment}"]
+    lines = [f"{done} of {len(plans)} runs done; folders under {plans[0].config.runs_dir}/{plans[0].experiment}"]
     for plan in plans:
         status = plan.folder.read_status() or {}
         if status.get("state") == "failed":
@@ -228,12 +231,8 @@ def states(group: list[RunPlan]) -> str:
 
 def last_scores(folder: RunFolder) -> dict[str, float]:
     """Mean over problems of the last evaluation, by benchmark."""
-    rows = folder.rows("evals")
-    last = [row for row in rows if row["step"] == rows[-1]["step"]]
-    by_name: dict[str, list[float]] = {}
-    for row in last:
-        by_name.setdefault(row["benchmark"], []).append(row["num_correct"] / row["n"])
-    return {name: statistics.mean(values) for name, values in by_name.items()}
+    scores = benchmark_means(folder.rows("evals"))
+    return scores[max(scores)] if scores else {}
 
 
 def late_reward(folder: RunFolder, steps: int = 8) -> float | None:

@@ -30,7 +30,6 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 TERMINAL_STATES = ("completed", "collapsed", "failed")  # collapsed: stopped by the collapse rule before its last step
-STATES = ("running", "preempted", *TERMINAL_STATES)
 HEARTBEAT_SECONDS = 10
 STALE_SECONDS = 60  # a lock from another host with an older heartbeat than this may be taken over
 

@@ -14,11 +14,12 @@ import logging
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 
 from omegaconf import OmegaConf
 
 import conf
-from harness.collapse import evaluation_means
+from harness.collapse import benchmark_means
 from harness.command import exit_with
 from harness.config import TrackerConfig
 from harness.identity import RunPlan
@@ -121,11 +122,9 @@ def wandb_id(folder: RunFolder) -> str:
 
 def evaluation_summaries(rows: list[dict]) -> list[dict]:
     """For each evaluated step eval/<benchmark> and eval/mean, from rows of evals.jsonl."""
-    names = list(dict.fromkeys(row["benchmark"] for row in rows))
-    by_name = {name: dict(evaluation_means([row for row in rows if row["benchmark"] == name])) for name in names}
     return [
-        {"step": step, "eval/mean": score} | {f"eval/{name}": scores[step] for name, scores in by_name.items() if step in scores}
-        for step, score in evaluation_means(rows)
+        {"step": step, "eval/mean": mean(scores.values())} | {f"eval/{name}": score for name, score in scores.items()}
+        for step, scores in benchmark_means(rows).items()
     ]
 
 

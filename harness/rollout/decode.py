@@ -22,8 +22,6 @@ ALIVE_SHARE = 0.85  # below this share of unfinished rows the cache is compacted
 class TransformersEngine:
     """Decodes with the learner's own module when the precision is equal, with a cast copy of it otherwise."""
 
-    full_distribution = True
-
     def __init__(self, model: nn.Module, stop_ids: list[int], dtype: torch.dtype, max_rows: int):
         self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
         self.max_rows = max_rows

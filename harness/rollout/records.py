@@ -74,8 +74,6 @@ class Rollout:
 class RolloutEngine(Protocol):
     """Samples responses with the weights of the last push."""
 
-    full_distribution: bool  # may top_k cover a whole (small) vocabulary?
-
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
         """len(seeds) = P·G, prompt-major. A response's random stream depends on its seed alone."""
 
