@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from harness.divergence import PolicyPair, divergence
+from harness.learning.divergence import PolicyPair, divergence
 from methods import METHODS, Rule, TokenBatch
 
 COMPARED = ("ppo", "grpo", "dppo", "cppo", "trm_max", "trm_avg", "trm", "cispo", "minpro")

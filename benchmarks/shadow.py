@@ -15,11 +15,11 @@ from statistics import median
 
 import torch
 
-from harness.compose import compose_plan, shipped_rules
-from harness.config import RecordConfig
 from harness.parts import build
 from harness.run import learn
-from harness.timing import Timer
+from harness.settings.compose import compose_plan, shipped_rules
+from harness.settings.config import RecordConfig
+from harness.telemetry.timing import Timer
 
 NOTHING = {"shadow_every": 0, "trace_prompts": 0, "batches_every": 0}
 CASES = {

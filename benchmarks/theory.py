@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.divergence import PolicyPair, divergence
+from harness.learning.divergence import PolicyPair, divergence
 
 
 @dataclass

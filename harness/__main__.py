@@ -11,8 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import compose
-from harness.provenance import remember_command_line
+from harness.settings import compose
+from harness.settings.provenance import remember_command_line
 from slurm import launcher
 
 

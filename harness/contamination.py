@@ -6,8 +6,8 @@ from functools import cache
 
 from evals.benchmarks import load as load_benchmark
 from evals.overlap import Hit, find_overlap
-from harness.config import Config, require
 from harness.data import load_problems
+from harness.settings.config import Config, require
 
 MAX_SHOWN = 10
 

@@ -12,8 +12,8 @@ from evals.benchmarks import load as load_benchmark
 from evals.integers import read_integer
 from evals.problems import fingerprint, read_problems
 from evals.records import Problem
-from harness.config import Config, DataConfig
-from harness.model import encode_prompts, load_tokenizer
+from harness.learning.model import encode_prompts, load_tokenizer
+from harness.settings.config import Config, DataConfig
 
 
 @cache

@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.collapse import benchmark_means, evaluation_means
-from harness.identity import RunPlan, different_keys, flatten
-from harness.metrics import throughput
+from harness.settings.identity import RunPlan, different_keys, flatten
 from harness.store import RunFolder
+from harness.telemetry.collapse import benchmark_means, evaluation_means
+from harness.telemetry.metrics import throughput
 
 REFRESH_SECONDS = 1.0
 STATE_STYLES = {"running": "cyan", "completed": "green", "failed": "red", "collapsed": "magenta", "preempted": "yellow"}

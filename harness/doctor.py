@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 
 from evals.records import Problem
-from harness.command import exit_with
 from harness.doctor_run import run
+from harness.settings.command import exit_with
 
 
 def prompt(words: list[str]) -> int:
     """Text, token ids and stop tokens of one prompt of the training data and of each benchmark."""
-    from harness.compose import compose_config, expand_model
+    from harness.settings.compose import compose_config, expand_model
 
     config = compose_config(expand_model(words))
     blocks = ("\n".join(prompt_lines(config, *first)) for first in first_problems(config))
@@ -32,7 +32,7 @@ def first_problems(config) -> Iterator[tuple[str, str, Problem]]:
 
 
 def prompt_lines(config, use: str, template: str, problem: Problem) -> Iterator[str]:
-    from harness.model import encode_prompts, load_tokenizer, prompt_record, prompt_texts
+    from harness.learning.model import encode_prompts, load_tokenizer, prompt_record, prompt_texts
 
     model = config.model
     tokenizer = load_tokenizer(model.path, model.revision)

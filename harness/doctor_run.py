@@ -40,7 +40,7 @@ def examine(folder: RunFolder) -> Iterator[str]:
 
 
 def check_config(folder: RunFolder) -> Iterator[str]:
-    from harness.identity import content_hash
+    from harness.settings.identity import content_hash
 
     config = folder.read_config()
     if config is None:
@@ -111,7 +111,7 @@ def check_samples(folder: RunFolder) -> Iterator[str]:
 
 
 def check_checkpoints(folder: RunFolder) -> Iterator[str]:
-    from harness.checkpoint import damage
+    from harness.runs.checkpoint import damage
 
     paths = sorted((folder.path / "checkpoints").glob("step=*"), key=lambda path: int(path.name.removeprefix("step=")))
     for path in paths:

@@ -21,17 +21,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from evals.graders import make_grader
-from harness.command import exit_with
-from harness.compose import compose_config, expand_model
-from harness.config import Config
 from harness.data import check_answers
 from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
-from harness.identity import content_hash, eval_settings
-from harness.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
+from harness.learning.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.parts import load_questions, make_engine
-from harness.provenance import provenance
+from harness.runs.trained import Trained, find_trained
+from harness.settings.command import exit_with
+from harness.settings.compose import compose_config, expand_model
+from harness.settings.config import Config
+from harness.settings.identity import content_hash, eval_settings
+from harness.settings.provenance import provenance
 from harness.store import ROW_KEYS, RunLock, append_rows, now, read_json, read_rows, write_json
-from harness.trained import Trained, find_trained
 
 SAMPLE_KEY = ("step", "benchmark", "problem_id", "sample")
 

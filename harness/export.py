@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness.command import exit_with
-from harness.model import load_tokenizer
-from harness.trained import Trained, find_trained
+from harness.learning.model import load_tokenizer
+from harness.runs.trained import Trained, find_trained
+from harness.settings.command import exit_with
 
 
 def export(trained: Trained, out: Path) -> None:

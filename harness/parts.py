@@ -11,7 +11,12 @@ from torch import nn
 
 from evals import benchmarks
 from evals.graders import Grader, make_grader
-from harness.checkpoint import (
+from harness.evaluation import Question, eval_rows, evaluate, save_samples
+from harness.learning.learner import Learner
+from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
+from harness.rollout.queue import RolloutQueue
+from harness.rollout.records import Rollout, RolloutEngine
+from harness.runs.checkpoint import (
     Checkpoint,
     load_checkpoint,
     model_tensors,
@@ -20,15 +25,10 @@ from harness.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from harness.collapse import CollapseWatch, evaluation_means
-from harness.config import Config
-from harness.evaluation import Question, eval_rows, evaluate, save_samples
-from harness.identity import RunPlan
-from harness.learner import Learner
-from harness.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
-from harness.rollout.queue import RolloutQueue
-from harness.rollout.records import Rollout, RolloutEngine
+from harness.settings.config import Config
+from harness.settings.identity import RunPlan
 from harness.store import RunFolder
+from harness.telemetry.collapse import CollapseWatch, evaluation_means
 from harness.tracker import Tracker, make_tracker
 
 log = logging.getLogger(__name__)

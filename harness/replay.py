@@ -16,10 +16,10 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from harness.compose import compose_rule, shipped_rules
-from harness.record import read_minibatch
-from harness.shadow import OWN, bucket_sums, summary
+from harness.settings.compose import compose_rule, shipped_rules
 from harness.store import RunFolder, find_runs, write_json
+from harness.telemetry.record import read_minibatch
+from harness.telemetry.shadow import OWN, bucket_sums, summary
 from methods.base import Rule
 
 COLUMNS = {"kept": "kept", "mass_kept": "mass kept", "mass_of_is": "mass of IS", "jaccard": "agreement"}

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evals.graders import Grader, make_grader
-from harness.command import exit_with
 from harness.evaluation import Sample, grade_samples, read_samples, write_lines
+from harness.settings.command import exit_with
 
 ORIGINAL = re.compile(r"step=\d+\.jsonl\.gz")
 MAX_TAIL = 60  # characters of a response shown in an example

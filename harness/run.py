@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from harness.advantage import group_advantages
-from harness.attempt import StopRequest
-from harness.experience import build_experience, minibatches
-from harness.identity import RunPlan
-from harness.metrics import learner_metrics, mismatch_metrics, rollout_metrics, throughput
+from harness.learning.advantage import group_advantages
+from harness.learning.experience import build_experience, minibatches
 from harness.parts import Parts, build
-from harness.record import record_step, recording_due
 from harness.rollout.records import Rollout, request_seed
-from harness.timing import Timer
+from harness.runs.attempt import StopRequest
+from harness.settings.identity import RunPlan
+from harness.telemetry.metrics import learner_metrics, mismatch_metrics, rollout_metrics, throughput
+from harness.telemetry.record import record_step, recording_due
+from harness.telemetry.timing import Timer
 
 
 def train(plan: RunPlan, stop: StopRequest) -> str:

@@ -19,11 +19,11 @@ from statistics import mean
 from omegaconf import OmegaConf
 
 import conf
-from harness.collapse import benchmark_means
-from harness.command import exit_with
-from harness.config import TrackerConfig
-from harness.identity import RunPlan
+from harness.settings.command import exit_with
+from harness.settings.config import TrackerConfig
+from harness.settings.identity import RunPlan
 from harness.store import RunFolder, find_runs, read_json, write_json
+from harness.telemetry.collapse import benchmark_means
 
 log = logging.getLogger(__name__)
 

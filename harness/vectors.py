@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.advantage import advantages_of
-from harness.divergence import PolicyPair, divergence, kl_direction
-from harness.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
+from harness.learning.advantage import advantages_of
+from harness.learning.divergence import PolicyPair, divergence, kl_direction
+from harness.learning.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
 from methods import Rule, TokenBatch, all_methods
 
 TOLERANCE = 1e-9  # absolute, and relative to the expected number

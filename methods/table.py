@@ -11,8 +11,8 @@ from methods import Rule, all_methods
 HEAD = """# Rules
 
 A rule takes detached per-token tensors and answers with two: how much each token weighs, and whether it is kept. The loss is
-−Σ A · weight · keep · log π for all of them (`harness/loss.py`). ρ = π/μ, the learner's over the rollout policy's probability;
-A the advantage; D a divergence of the next-token distributions (`harness/divergence.py`).
+−Σ A · weight · keep · log π for all of them (`harness/learning/loss.py`). ρ = π/μ, the learner's over the rollout policy's
+probability; A the advantage; D a divergence of the next-token distributions (`harness/learning/divergence.py`).
 
 Settings and the sources of their numbers: `conf/method/<name>.yaml`. Formulas: the module. `scope` says how much of the
 minibatch one decision looks at. This page is written by `python -m methods.table > docs/methods.md`.

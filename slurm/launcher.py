@@ -13,9 +13,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from harness.compose import plan_from
 from harness.display import Display, describe, summary
-from harness.identity import RunPlan
+from harness.settings.compose import plan_from
+from harness.settings.identity import RunPlan
 from slurm.local import run_in_process, run_in_workers
 
 EXECUTORS: dict[str, Callable[[list[RunPlan], list[list[str]], Display], None]] = {

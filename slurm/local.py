@@ -16,9 +16,9 @@ from pathlib import Path
 
 import submitit
 
-from harness.attempt import StopRequest, attempt
 from harness.display import Display
-from harness.identity import RunPlan
+from harness.runs.attempt import StopRequest, attempt
+from harness.settings.identity import RunPlan
 from harness.store import born
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[
     """A worker process: all that it is told are plain values."""
     import torch
 
-    from harness.compose import compose_plan
+    from harness.settings.compose import compose_plan
 
     torch.set_num_threads(threads)
     stop_file = Path(folder) / "stop"

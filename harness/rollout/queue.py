@@ -6,9 +6,9 @@ The first k + 1 batches come from the initial weights. Batches wait here rather 
 from __future__ import annotations
 
 from evals.records import Problem
-from harness.config import Config
 from harness.data import step_problems, training_prompts
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
+from harness.settings.config import Config
 
 
 class RolloutQueue:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from evals import chain
-from harness.attempt import StopRequest, attempt
-from harness.compose import compose_plan
 from harness.run import train
+from harness.runs.attempt import StopRequest, attempt
+from harness.settings.compose import compose_plan
 
 SMALL = (
     "train.steps=2",

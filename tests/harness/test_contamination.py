@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from harness.compose import compose_plan
+from harness.settings.compose import compose_plan
 
 STORY = "A train leaves at noon with {} cars and each of the cars holds seven crates of apples. How many crates are on the train?"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from harness.compose import compose_config, compose_plan
 from harness.data import load_problems, step_problems, training_prompts
 from harness.parts import build
+from harness.settings.compose import compose_config, compose_plan
 from harness.store import RunFolder
 
 

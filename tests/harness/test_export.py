@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from harness import export
-from harness.compose import compose_config, expand_model
-from harness.model import load_model, load_tokenizer
+from harness.learning.model import load_model, load_tokenizer
+from harness.settings.compose import compose_config, expand_model
 
 
 @pytest.mark.parametrize("step", ["1", "last"])

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.compose import compose_plan, expand_model
-from harness.identity import different_keys
+from harness.settings.compose import compose_plan, expand_model
+from harness.settings.identity import different_keys
 from methods import METHODS
 
 PRESETS = sorted(path.stem for path in Path("conf/method").resolve().glob("*.yaml")) or sorted(METHODS)

@@ -18,9 +18,9 @@ def defined(key: str) -> bool:
 
 
 def test_every_stored_key_is_defined(tmp_path):
-    from harness.attempt import StopRequest, attempt
-    from harness.compose import compose_plan
     from harness.run import train
+    from harness.runs.attempt import StopRequest, attempt
+    from harness.settings.compose import compose_plan
 
     tiny = ["train.steps=1", "train.prompts_per_step=2", "train.group_size=8", "rollout.lag=0", "eval.benchmarks=[]"]
     plan = compose_plan(["method=cppo", f"runs_dir={tmp_path}", "harness.display=none", *tiny])

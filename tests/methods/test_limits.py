@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from harness.loss import Totals, surrogate_loss, token_scale
+from harness.learning.loss import Totals, surrogate_loss, token_scale
 
 
 def assert_same_rule(first, second, batch):

@@ -50,7 +50,7 @@ def test_it_is_listed_named_and_a_schema(installed):
 
 def test_it_can_be_chosen_and_is_evaluated_beside_other_rules(installed):
     code = (
-        "from harness.compose import compose_plan, shipped_rules\n"
+        "from harness.settings.compose import compose_plan, shipped_rules\n"
         "print(compose_plan(['method=half_clip', 'method.share=0.25']).config.method, shipped_rules()['half_clip'])"
     )
     assert run(installed, "-c", code).strip() == "HalfClip(eps=0.2, share=0.25) HalfClip(eps=0.2, share=0.5)"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from harness.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
+from harness.learning.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
 from methods import METHODS, TokenBatch
 
 FIELDS = ("logprobs", "rollout_logprobs", "advantages", "mask", "divergence", "response_key", "kl_direction")

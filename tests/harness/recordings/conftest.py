@@ -15,11 +15,11 @@ NOTHING = ["record.shadow_every=0", "record.batches_every=0"]
 
 def short_run(root, overrides: list[str]) -> SimpleNamespace:
     """Two steps of learning without evaluation, the first saved: the run's parts, folder, metrics and timers."""
-    from harness.compose import compose_plan
     from harness.parts import build
     from harness.run import learn
+    from harness.settings.compose import compose_plan
     from harness.store import write_json
-    from harness.timing import Timer
+    from harness.telemetry.timing import Timer
 
     plan = compose_plan([*SMALL, *overrides, f"runs_dir={root}"])
     plan.folder.path.mkdir(parents=True)

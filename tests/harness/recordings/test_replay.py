@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from harness.replay import main, split_methods
-from harness.shadow import OWN
+from harness.telemetry.shadow import OWN
 from methods import METHODS
 
 

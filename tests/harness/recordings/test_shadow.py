@@ -9,12 +9,12 @@ import pytest
 import torch
 from hydra.core.config_store import ConfigStore
 
-from harness import shadow
-from harness.compose import compose_rule, shipped_rules
-from harness.divergence import PolicyPair, divergence, kl_direction
-from harness.learner import Judged, token_batch
+from harness.learning.divergence import PolicyPair, divergence, kl_direction
+from harness.learning.learner import Judged, token_batch
 from harness.metric_table import POSITION_BUCKETS
-from harness.shadow import Minibatch, bucket_sums, observe, summary
+from harness.settings.compose import compose_rule, shipped_rules
+from harness.telemetry import shadow
+from harness.telemetry.shadow import Minibatch, bucket_sums, observe, summary
 from methods import METHODS, Rule, TokenBatch, all_methods
 from methods.base import Decision
 

@@ -50,7 +50,7 @@ def few_problems(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_plan(few_problems):
     """tiny_plan(runs_dir, *overrides): the plan of a run that takes a fraction of a second."""
-    from harness.compose import compose_plan
+    from harness.settings.compose import compose_plan
 
     plans = {}
 
@@ -85,7 +85,7 @@ def tiny_train():
 @pytest.fixture(scope="session")
 def undisturbed(tiny_plan, tiny_train, tmp_path_factory):
     """The folder of a run that nothing happened to."""
-    from harness.attempt import StopRequest, attempt
+    from harness.runs.attempt import StopRequest, attempt
 
     plan = tiny_plan(tmp_path_factory.mktemp("undisturbed"))
     assert attempt(plan, tiny_train, StopRequest()) == "completed"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-import harness.checkpoint as checkpoint
-from harness.attempt import StopRequest, attempt
-from harness.checkpoint import Checkpoint, complete_steps, load_checkpoint, save_checkpoint
+import harness.runs.checkpoint as checkpoint
 from harness.parts import Parts
 from harness.rollout.decode import TransformersEngine
+from harness.runs.attempt import StopRequest, attempt
+from harness.runs.checkpoint import Checkpoint, complete_steps, load_checkpoint, save_checkpoint
 
 
 def save(root, step: int, score: float | None = None, keep_last: int = 2, keep_best: int = 0):

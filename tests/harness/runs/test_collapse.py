@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.collapse import CollapseWatch, evaluation_means, first_breach
+from harness.telemetry.collapse import CollapseWatch, evaluation_means, first_breach
 
 ROOT = Path(__file__).parents[3]
 THRESHOLDS = yaml.safe_load((ROOT / "conf" / "train" / "matched.yaml").read_text())["collapse"]

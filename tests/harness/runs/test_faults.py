@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import harness.checkpoint as checkpoint
+import harness.runs.checkpoint as checkpoint
 import harness.store as store
-from harness.attempt import StopRequest, attempt
-from harness.learner import Learner
+from harness.learning.learner import Learner
 from harness.parts import Parts
 from harness.rollout.decode import TransformersEngine
+from harness.runs.attempt import StopRequest, attempt
 
 QUICK = ("train.steps=4", "train.prompts_per_step=2", "eval.every=2", "eval.max_response_length=6", "checkpoint.every=1")
 

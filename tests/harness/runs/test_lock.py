@@ -12,7 +12,7 @@ import time
 import pytest
 
 import harness.store as store
-from harness.attempt import BUSY, StopRequest, attempt
+from harness.runs.attempt import BUSY, StopRequest, attempt
 from harness.store import RunLock, me, read_json
 
 OTHER = {"host": "another", "namespace": "pid:[1]", "pid": 1, "born": "1"}

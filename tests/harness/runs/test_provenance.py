@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from harness import provenance
-from harness.attempt import StopRequest, attempt
+from harness.runs.attempt import StopRequest, attempt
+from harness.settings import provenance
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_outside_a_checkout(tmp_path, monkeypatch):
 
 
 def test_an_attempt_keeps_the_diff(tiny_plan, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.attempt.dirty_diff", lambda: "+changed\n")
+    monkeypatch.setattr("harness.runs.attempt.dirty_diff", lambda: "+changed\n")
     plan = tiny_plan(tmp_path)
     assert attempt(plan, lambda plan, stop: "preempted", StopRequest()) == "preempted"
     assert (plan.folder.path / "logs" / "attempt_1.diff").read_text() == "+changed\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import harness.checkpoint as checkpoint
+import harness.runs.checkpoint as checkpoint
 import harness.store as store
-from harness.attempt import StopRequest, attempt
-from harness.timing import Timer
+from harness.runs.attempt import StopRequest, attempt
+from harness.telemetry.timing import Timer
 
 
 class Recorder:

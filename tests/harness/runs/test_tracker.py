@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import tracker
-from harness.attempt import StopRequest, attempt
+from harness.runs.attempt import StopRequest, attempt
 from harness.tracker import Tracker, WandbTracker, evaluation_summaries, make_tracker
 
 wandb = pytest.importorskip("wandb")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from harness.advantage import advantages_of, group_advantages
+from harness.learning.advantage import advantages_of, group_advantages
 
 
 def test_groups_by_hand():

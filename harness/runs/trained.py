@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.checkpoint import complete_steps, damage, read_manifest, restore_model
-from harness.config import ModelConfig
-from harness.model import load_model, model_fingerprint
+from harness.learning.model import load_model, model_fingerprint
+from harness.runs.checkpoint import complete_steps, damage, read_manifest, restore_model
+from harness.settings.config import ModelConfig
 from harness.store import RunFolder
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from harness.experience import build_experience, microbatches, minibatches
-from harness.learner import Learner
-from harness.logprobs import token_logprobs
+from harness.learning.experience import build_experience, microbatches, minibatches
+from harness.learning.learner import Learner
+from harness.learning.logprobs import token_logprobs
 from harness.rollout.records import Rollout
-from harness.timing import Timer
+from harness.telemetry.timing import Timer
 from methods import METHODS
 from methods.base import Decision
 
@@ -122,7 +122,7 @@ def test_chunked_gradients_equal_autograd(softcap, bias):
 
 @pytest.mark.parametrize("rule", ["pg", "m2po"])
 def test_any_split_gives_the_same_gradient(rule, request):
-    from harness.compose import compose_plan
+    from harness.settings.compose import compose_plan
 
     settings = compose_plan([f"method={rule}"]).config.method
     whole, single, few = gradient(10_000, settings), gradient(1, settings), gradient(40, settings)
@@ -133,7 +133,7 @@ def test_any_split_gives_the_same_gradient(rule, request):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_rule_takes_a_step(name):
-    from harness.compose import compose_rule
+    from harness.settings.compose import compose_rule
 
     model = make_model()
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])

@@ -13,12 +13,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from harness.config import TrainConfig
-from harness.divergence import PolicyPair, divergence, kl_direction
-from harness.experience import Experience, microbatches
-from harness.logprobs import token_logprobs
-from harness.loss import Totals, surrogate_loss, token_scale
-from harness.timing import Timer
+from harness.learning.divergence import PolicyPair, divergence, kl_direction
+from harness.learning.experience import Experience, microbatches
+from harness.learning.logprobs import token_logprobs
+from harness.learning.loss import Totals, surrogate_loss, token_scale
+from harness.settings.config import TrainConfig
+from harness.telemetry.timing import Timer
 from methods.base import Decision, Rule, TokenBatch
 
 Score = Callable[[str, str], Tensor]

@@ -8,9 +8,7 @@ import pytest
 
 from evals.prompts import template_hash
 from evals.records import Problem
-from harness.compose import compose_plan
-from harness.config import ModelConfig
-from harness.model import (
+from harness.learning.model import (
     check_model,
     encode_prompts,
     load_generation_config,
@@ -20,6 +18,8 @@ from harness.model import (
     prompt_record,
     stop_token_ids,
 )
+from harness.settings.compose import compose_plan
+from harness.settings.config import ModelConfig
 
 CHAT = "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}#{% endif %}"
 PROBLEM = Problem("p", "1+2", "3")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from harness.divergence import DIVERGENCES, PolicyPair, divergence, kl_direction
+from harness.learning.divergence import DIVERGENCES, PolicyPair, divergence, kl_direction
 
 few = settings(max_examples=30, deadline=None, derandomize=True)
 seeds = st.integers(0, 10_000)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.learner import Judged, Update
+from harness.learning.learner import Judged, Update
 from harness.metric_table import POSITION_BUCKETS
 from harness.rollout.records import Rollout
 

@@ -16,8 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import Config
-from harness.identity import RunPlan, plan_run
+from harness.settings.config import Config
+from harness.settings.identity import RunPlan, plan_run
 from methods import METHODS, Rule, all_methods
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def expand_model(arguments: Sequence[str]) -> list[str]:
     >>> expand_model(["method=cppo", "model=org/name"])
     ['method=cppo', 'model=hf', 'model.path=org/name']
     """
-    presets = {path.stem for path in (Path(__file__).parent.parent / "conf" / "model").glob("*.yaml")}
+    presets = {path.stem for path in (Path(__file__).parents[2] / "conf" / "model").glob("*.yaml")}
     expanded = []
     for argument in arguments:
         key, _, value = argument.partition("=")

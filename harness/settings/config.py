@@ -1,7 +1,7 @@
 """Types and ranges of every setting; the values stand in conf/*.yaml, each in one place.
 
 A key is scientific unless its field says `operational()`: where and how a run happens, never what comes out of it.
-Only scientific keys are hashed (harness/identity.py).
+Only scientific keys are hashed (harness/settings/identity.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from harness.loss import AGGREGATIONS
+from harness.learning.loss import AGGREGATIONS
 from methods.base import Rule
 
 
@@ -51,7 +51,7 @@ class ModelConfig:
 
 @dataclass
 class CollapseConfig:
-    """Thresholds of the written rule (harness/collapse.py), the same for every method."""
+    """Thresholds of the written rule (harness/telemetry/collapse.py), the same for every method."""
 
     window: float = MISSING  # share of train.steps over which reward must stay low, and that sets the reference mismatch
     min_window: int = MISSING  # steps: in a shorter one a single bad batch would decide

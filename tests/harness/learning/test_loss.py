@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from harness.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
+from harness.learning.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
 from methods import Decision
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])  # lengths 3, 1 and an empty row: 4 tokens, 2 responses

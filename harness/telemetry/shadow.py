@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from harness.divergence import PolicyPair, divergence
-from harness.learner import Judged, Score, token_batch
+from harness.learning.divergence import PolicyPair, divergence
+from harness.learning.learner import Judged, Score, token_batch
 from harness.metric_table import POSITION_BUCKETS
-from harness.metrics import position_bucket
+from harness.telemetry.metrics import position_bucket
 from methods.base import Decision, Rule, TokenBatch
 
 log = logging.getLogger(__name__)

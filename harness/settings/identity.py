@@ -17,10 +17,10 @@ from pathlib import Path
 from evals.benchmarks import load as load_benchmark
 from evals.problems import fingerprint
 from evals.prompts import template_hash
-from harness.config import Config, EvalConfig, require
 from harness.contamination import check_overlap
 from harness.data import check_answers, data_fingerprint
-from harness.model import check_model, load_tokenizer, model_fingerprint, prompt_record
+from harness.learning.model import check_model, load_tokenizer, model_fingerprint, prompt_record
+from harness.settings.config import Config, EvalConfig, require
 from harness.store import RunFolder
 from methods import rule_name
 

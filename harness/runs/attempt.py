@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.identity import RunPlan
-from harness.provenance import dirty_diff, provenance
+from harness.settings.identity import RunPlan
+from harness.settings.provenance import dirty_diff, provenance
 from harness.store import RunFolder, now, read_json, write_atomic, write_json
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import torch
 
 from evals.prompts import render, template_hash
 from evals.records import Problem
-from harness.config import ModelConfig
+from harness.settings.config import ModelConfig
 
 BUILTIN = "builtin:"
 FINGERPRINTED = ("*.safetensors", "*config.json", "*token*.json", "vocab*", "merges.txt", "chat_template*")
