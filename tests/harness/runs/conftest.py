@@ -50,8 +50,11 @@ def few_problems(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_plan(few_problems):
     """tiny_plan(runs_dir, *overrides): the plan of a run that takes a fraction of a second."""
+    import torch
+
     from harness.settings.compose import compose_plan
 
+    torch.set_num_threads(1)  # as a worker does before its first attempt
     plans = {}
 
     def make(runs_dir: Path, *overrides: str):
@@ -74,7 +77,6 @@ def tiny_train():
         return ((rollout.tokens.sum(-1) + torch.arange(len(rollout.tokens))) % 2).float()
 
     def run(plan, stop):
-        torch.set_num_threads(1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Parts, "rewards", rewards)
             return train(plan, stop)
