@@ -15,6 +15,7 @@ from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
+from evals.hub import HubFile
 from evals.integers import read_integer
 from evals.problems import deduplicate, normalise, read_problems, read_rows, text_hash
 from evals.records import Problem
@@ -25,25 +26,26 @@ MIN_SIMILARITY = 0.3
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a benchmark's problems come from: files under the root, else `hub_id` (one file matching `hub_file`).
-
-    `revision` pins the hub copy; None takes the newest, which the shipped facts then check problem by problem.
-    """
+    """Where a benchmark's problems come from: a file under the root, else one of the hub at a pinned revision."""
 
     size: int
     files: tuple[str, ...] = ()
-    hub_id: str = ""
-    hub_file: str = "*"
-    revision: str | None = None
+    hub: HubFile | None = None
     integer: bool = False
 
 
+AIME24 = HubFile("HuggingFaceH4/aime_2024", "2fe88a2f1091d5048c0f36abc874fb997b3dd99a", "data/train-00000-of-00001.parquet")
+AIME25 = HubFile("math-ai/aime25", "563bb8404243c5f09de6ec262f2db674fe5bce9b", "test.jsonl")
+AIME26 = HubFile("math-ai/aime26", "79037aebdb6580008fb960d17cb21fd3099083e3", "aime2026.jsonl")
+MATH500 = HubFile("HuggingFaceH4/MATH-500", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", "test.jsonl")
+GSM8K = HubFile("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", "main/test-00000-of-00001.parquet")
+
 BENCHMARKS = {
-    "aime24": Benchmark(30, ("aime24", "aime_2024", "aime-2024"), "HuggingFaceH4/aime_2024", "data/*.parquet", integer=True),
-    "aime25": Benchmark(30, ("aime25", "aime_2025", "aime-2025"), "math-ai/aime25", "*test*", integer=True),
-    "aime26": Benchmark(30, ("aime26", "aime_2026", "aime-2026"), "math-ai/aime26", "*test*", integer=True),
-    "math500": Benchmark(500, ("math500", "math_500", "MATH-500"), "HuggingFaceH4/MATH-500", "test.jsonl"),
-    "gsm8k": Benchmark(1319, ("gsm8k", "gsm8k_test"), "openai/gsm8k", "main/test-*.parquet", integer=True),
+    "aime24": Benchmark(30, ("aime24", "aime_2024", "aime-2024"), AIME24, integer=True),
+    "aime25": Benchmark(30, ("aime25", "aime_2025", "aime-2025"), AIME25, integer=True),
+    "aime26": Benchmark(30, ("aime26", "aime_2026", "aime-2026"), AIME26, integer=True),
+    "math500": Benchmark(500, ("math500", "math_500", "MATH-500"), MATH500),
+    "gsm8k": Benchmark(1319, ("gsm8k", "gsm8k_test"), GSM8K, integer=True),
     "chain4": Benchmark(256),
     "chain6": Benchmark(256),
     "chain8": Benchmark(256),
@@ -80,22 +82,11 @@ def _local_file(name: str, root: str | Path | None) -> Path | None:
 
 
 def _hub_file(name: str) -> Path:
-    benchmark = BENCHMARKS[name]
-    remedy = f"put {name}.jsonl or {name}.parquet into a folder and name it with eval.root or HARNESS_DATA"
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
-        raise ValueError(f"no local copy of {name} and the hub is switched off (HF_HUB_OFFLINE): {remedy}")
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = snapshot_download(
-            benchmark.hub_id, repo_type="dataset", revision=benchmark.revision, allow_patterns=benchmark.hub_file
-        )
-    except Exception as error:  # network, authentication, a moved data set: the remedy is the same
-        raise ValueError(f"no local copy of {name}, and {benchmark.hub_id} cannot be fetched ({error}): {remedy}") from error
-    files = [path for path in Path(folder).glob(benchmark.hub_file) if path.suffix in (".jsonl", ".parquet")]
-    if len(files) != 1:
-        raise ValueError(f"{benchmark.hub_id} holds {len(files)} files {benchmark.hub_file}, expected one: {remedy}")
-    return files[0]
+        return BENCHMARKS[name].hub.fetch()
+    except ValueError as error:
+        remedy = f"put {name}.jsonl or {name}.parquet into a folder and name it with eval.root or HARNESS_DATA"
+        raise ValueError(f"no local copy of {name}: {remedy}; {error}") from error
 
 
 @dataclass(frozen=True)
@@ -172,7 +163,7 @@ def check_copy(name: str, rows: list[Problem]) -> CopyCheck:
 
 
 def _check_size(name: str, rows: list[Problem]) -> CopyCheck:
-    problems, num_conflicts = deduplicate(rows)
+    problems, _, num_conflicts = deduplicate(rows)
     faults = {}
     if len(problems) != BENCHMARKS[name].size:
         faults[name] = f"{len(problems)} distinct problems, expected {BENCHMARKS[name].size}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from evals import hub
 from evals.markers import last_box
 from evals.prompts import untemplate
 from evals.records import Problem
@@ -25,16 +26,15 @@ log = logging.getLogger(__name__)
 
 
 def read_problems(path: str | Path, allow_duplicates: bool = False) -> list[Problem]:
-    """The distinct problems of a file, in order of first appearance.
+    """The distinct problems of a file (or of `hub:OWNER/NAME@REVISION:FILE`), in order of first appearance.
 
     More than 1 % repeated rows are refused, as are equal texts with different answers: both are signs of a broken copy.
     `allow_duplicates` accepts them and keeps the first row of each text.
     """
-    rows = read_rows(path)
-    unique, num_conflicts = deduplicate(rows)
-    num_repeated = len(rows) - len(unique)
-    counts = f"{path}: {len(rows)} rows, {len(unique)} unique problems, {num_conflicts} repeated with another answer"
-    if (num_repeated > MAX_DUPLICATES * len(rows) or num_conflicts) and not allow_duplicates:
+    unique, num_rows, num_conflicts = deduplicate(iterate_rows(path))
+    num_repeated = num_rows - len(unique)
+    counts = f"{path}: {num_rows} rows, {len(unique)} unique problems, {num_conflicts} repeated with another answer"
+    if (num_repeated > MAX_DUPLICATES * num_rows or num_conflicts) and not allow_duplicates:
         raise ValueError(f"{counts}; clean the file, or allow duplicates (allow_duplicates=true) to keep the first of each")
     if num_repeated:
         log.warning("%s; the first of each is kept", counts)
@@ -43,25 +43,35 @@ def read_problems(path: str | Path, allow_duplicates: bool = False) -> list[Prob
 
 def read_rows(path: str | Path) -> list[Problem]:
     """Every row of a .jsonl or .parquet file as a problem, repeated ones included."""
-    path = Path(path)
+    return list(iterate_rows(path))
+
+
+def iterate_rows(path: str | Path) -> Iterator[Problem]:
+    """The rows one after the other: the hub's DAPO-Math-17k repeats 17 thousand problems in 1.8 million rows."""
+    path = hub.local(path)
     readers = {".jsonl": json_lines, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise ValueError(f"cannot read {path}: expected a .jsonl or .parquet file")
     if not path.is_file():
         raise ValueError(f"no file {path}")
-    problems = [_problem(row, f"{path}:{number}", f"{path.stem}-{number:05d}") for number, row in readers[path.suffix](path)]
-    if not problems:
+    number = 0
+    for number, row in readers[path.suffix](path):
+        yield _problem(row, f"{path}:{number}", f"{path.stem}-{number:05d}")
+    if not number:
         raise ValueError(f"{path} holds no problems")
-    return problems
 
 
-def deduplicate(problems: Iterable[Problem]) -> tuple[list[Problem], int]:
-    """(the first problem of each normalised text, the number of later ones that carry another answer)."""
+def deduplicate(problems: Iterable[Problem]) -> tuple[list[Problem], int, int]:
+    """(the first problem of each normalised text, number of rows, number of later ones that carry another answer)."""
     first: dict[str, Problem] = {}
-    num_conflicts = 0
+    same_text: dict[str, Problem] = {}  # spares normalising what is repeated letter by letter
+    num_rows = num_conflicts = 0
     for problem in problems:
-        num_conflicts += first.setdefault(text_hash(problem.text), problem).answer != problem.answer
-    return list(first.values()), num_conflicts
+        if problem.text not in same_text:
+            same_text[problem.text] = first.setdefault(text_hash(problem.text), problem)
+        num_rows += 1
+        num_conflicts += same_text[problem.text].answer != problem.answer
+    return list(first.values()), num_rows, num_conflicts
 
 
 def fingerprint(problems: Iterable[Problem]) -> str:

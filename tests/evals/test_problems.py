@@ -1,10 +1,11 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from evals import prompts
+from evals import hub, prompts
 from evals.__main__ import main
 from evals.benchmarks import BENCHMARKS, check_copy, facts, load, similarity, sketch
 from evals.overlap import find_overlap
@@ -123,7 +124,7 @@ def test_shipped_facts():
 
 
 def test_a_benchmark_that_is_not_there_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="HARNESS_DATA"):
         load("aime24", tmp_path)
     with pytest.raises(ValueError, match="choose from"):
@@ -131,6 +132,46 @@ def test_a_benchmark_that_is_not_there_is_an_error(tmp_path, monkeypatch):
     assert [len(load(name)) for name in BENCHMARKS if name.startswith("chain")] == [256, 256, 256]
     path = write(tmp_path / "mine.jsonl", [{"problem": "What?", "answer": 1}])
     assert load(f"jsonl:{path}")[0].answer == "1"
+
+
+def put_into_cache(root: Path, hub_file, content: bytes) -> None:
+    """Lay a file where the hub's own client looks first."""
+    folder = root / f"datasets--{hub_file.repo.replace('/', '--')}" / "snapshots" / hub_file.revision / hub_file.file
+    folder.parent.mkdir(parents=True)
+    folder.write_bytes(content)
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty hub cache, and no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    return tmp_path / "hub"
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["aime25", "aime26"])
+def test_a_cached_hub_copy_is_read_offline_at_its_pinned_revision(name, hub_cache):
+    source = BENCHMARKS[name].hub
+    assert re.fullmatch("[0-9a-f]{40}", source.revision)
+    with pytest.raises(ValueError, match=f"no local copy of {name}.*eval.root.*{source.revision}.*neither in the hub's cache"):
+        load(name)
+    put_into_cache(hub_cache, source, Path(DATA, f"{name}.jsonl").read_bytes())
+    assert [problem.id for problem in load(name)] == [fact.id for fact in facts(name)]
+
+
+def test_a_training_set_of_the_hub_is_read_from_its_cache(hub_cache):
+    source = hub.HubFile("org/problems", "0" * 40, "data/train.jsonl")
+    rows = [{"problem": f"What is {i % 5}?", "answer": i % 5} for i in range(500)]
+    put_into_cache(hub_cache, source, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    with pytest.raises(ValueError, match="500 rows, 5 unique problems.*allow duplicates"):
+        read_problems(str(source))
+    assert [problem.answer for problem in read_problems(str(source), allow_duplicates=True)] == list("01234")
+    with pytest.raises(ValueError, match="expected hub:OWNER/NAME@REVISION:FILE"):
+        read_problems("hub:org/problems")
 
 
 @needs_data
