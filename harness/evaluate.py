@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from harness.data import check_answers
 from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
 from harness.learning.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.parts import load_questions, make_engine
+from harness.rollout.canary import check_push
+from harness.rollout.records import RolloutEngine
 from harness.runs.trained import Trained, find_trained
 from harness.settings.command import exit_with
 from harness.settings.compose import compose_config, expand_model
@@ -60,6 +63,7 @@ class Job:
             "seed": self.config.seed,
             "eval": settings,
             "max_prompt_length": self.config.rollout.max_prompt_length,
+            "engine": self.config.rollout.engine,
             "precision": self.config.rollout.precision,
         }
 
@@ -103,7 +107,8 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
     sections["model"]["path"] = trained.config["paths"]["model"]
     sections["eval"] |= {"root": trained.config["paths"]["eval"], "template": trained.config["prompts"]["eval"]["template"]}
     sections["data"] = {"template": trained.config["prompts"]["train"]["template"]}  # which a newly chosen eval group takes up
-    kept = [f"seed={trained.config['seed']}"]
+    engine = [] if "rollout" in chosen else [f"rollout={sections['rollout']['engine']}"]
+    kept = [*engine, f"seed={trained.config['seed']}"]
     for section in sections.keys() - chosen:
         kept += [f"{section}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in sections[section].items()]
     return kept
@@ -139,8 +144,8 @@ def sample_rest(job: Job, folder: Path, record: dict) -> None:
     write_json(folder / "evaluation.json", record)
     questions = [question for name in config.eval.benchmarks for question in load_questions(name, config)]
     rest = unanswered(questions, folder, job.step)
-    engine = make_engine(config, job.trained.load() if job.trained else load_model(config.model), tokenizer)
-    with make_grader(config.eval.grader) as grader:
+    engine = loaded_engine(job, tokenizer, [question.prompt_ids for question in questions])
+    with closing(engine), make_grader(config.eval.grader) as grader:
         batches = evaluate(engine, rest, tokenizer, grader, config.eval, config.seed, job.step)
         for samples in timed(batches, record, len(questions) - len(rest), len(questions)):
             append_rows(partial, [asdict(sample) for sample in samples])
@@ -149,6 +154,16 @@ def sample_rest(job: Job, folder: Path, record: dict) -> None:
     save_samples(folder, [Sample(**row) for row in read_rows(partial, SAMPLE_KEY)])
     write_json(folder / "evaluation.json", record | {"state": "completed", "ended": now()})
     partial.unlink()
+
+
+def loaded_engine(job: Job, tokenizer, prompts: list[list[int]]) -> RolloutEngine:
+    """The engine with the job's weights, proven on a few of the prompts."""
+    config = job.config
+    model = job.trained.load() if job.trained else load_model(config.model)
+    engine = make_engine(config, model, tokenizer)
+    engine.push(model, 0)
+    check_push(engine, model, prompts[: config.rollout.canary_rows], config.mismatch)
+    return engine
 
 
 def unanswered(questions: list[Question], folder: Path, step: int) -> list[Question]:

@@ -25,6 +25,7 @@ class Metric:
 
 TOKENS = "over the step's learned response tokens"
 RESPONSES = "over the step's responses"
+COMPARED = "mean over compared tokens"
 UPDATES = "mean over the step's updates"
 
 METRICS = [
@@ -56,19 +57,24 @@ METRICS = [
     Metric("staleness/ratio_max", "", "largest ρ, likewise", "maximum " + TOKENS),
     Metric("staleness/ratio_min", "", "smallest ρ, likewise", "minimum " + TOKENS),
     Metric("staleness/versions", "updates", "updates between the weights that sampled and the weights at use", "mean over updates"),
-    Metric("mismatch/k1", "nat", "k1 between engine and learner at equal weights, on fresh canary responses", "mean over canary tokens"),
-    Metric("mismatch/k3", "nat", "k3, likewise", "mean over canary tokens"),
-    Metric("mismatch/abs_error", "nat", "|log-prob of engine − of learner|, likewise", "mean over canary tokens"),
-    Metric("mismatch/max_error", "nat", "the same", "maximum over canary tokens"),
-    Metric("mismatch/rel_error", "share", "|1 − ρ| at equal weights", "mean over canary tokens"),
-    Metric("mismatch/pearson", "", "correlation of the sampled tokens' probabilities, engine against learner", "over canary tokens"),
+    Metric("mismatch/k1", "nat", "k1 = −l between engine and learner at equal weights, on fresh responses (docs/rollouts.md); l = log ρ = log π − log μ", COMPARED),
+    Metric("mismatch/k3", "nat", "k3 = e^l − 1 − l, likewise; gated by mismatch.kl", COMPARED),
+    Metric("mismatch/abs_error", "nat", "|l|: absolute error of the log-prob", COMPARED),
+    Metric("mismatch/max_error", "nat", "the same", "maximum over compared tokens"),
+    Metric("mismatch/rel_error", "share", "|1 − ρ|: relative error of the probability", COMPARED),
+    Metric("mismatch/logprob_rel_error", "share", "Σ|l| / Σ|log π|: relative error of the log-prob", "ratio of sums over compared tokens"),
+    Metric("mismatch/token_error", "", "e^|l| ≥ 1: multiplicative error of the probability; gated by mismatch.token_error", COMPARED),
+    Metric("mismatch/pearson", "", "correlation of the sampled tokens' probabilities, engine against learner", "over compared tokens"),
+    Metric("mismatch/ratio_<quantile>", "", "ρ at equal weights: min, p01, p50, p99, max", "quantile over compared tokens"),
+    Metric("mismatch/k3_by_pos/<bucket>", "nat", "mismatch/k3 by relative position in the response", "mean in the bucket"),
+    Metric("mismatch/abs_error_by_pos/<bucket>", "nat", "mismatch/abs_error by relative position in the response", "mean in the bucket"),
     Metric("health/updates_skipped", "updates", "updates skipped because loss or gradient was not finite", "sum over updates"),
     Metric("health/nonfinite_rollout", "responses", "responses left out because a rollout log-prob was not finite", "sum"),
     Metric("cost/response_tokens", "tokens", "response tokens of the batch that the step learned from", "sum"),
     Metric("cost/sampled_tokens", "tokens", "response tokens sampled during the step, for this batch or later ones", "sum"),
     Metric("cost/learned_tokens", "tokens", "response tokens that passed through the learner", "sum"),
     Metric("cost/learned_positions", "tokens", "positions that the learner computed: prompts, responses and padding", "sum"),
-    Metric("time/<stage>", "s", "wall time: rollout, reward, forward_backward, rule, optimizer, canary, record, evaluation, checkpoint, step", "sum"),
+    Metric("time/<stage>", "s", "wall time: rollout, reward, forward_backward, rule, optimizer, canary, push, record, evaluation, checkpoint, step", "sum"),
     Metric("time/tokens_per_s_rollout", "tokens/s", "response tokens sampled per second of time/rollout", "over the step"),
     Metric("time/tokens_per_s_learner", "tokens/s", "learned response tokens per second of forward_backward + rule + optimizer", "over the step"),
     Metric("method/<name>/<key>", "", "a rule's own diagnostics (its Decision.aux)", "mean " + TOKENS),

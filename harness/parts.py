@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import nn
 
 from evals import benchmarks
 from evals.graders import Grader, make_grader
+from harness.data import step_problems, training_prompts
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
 from harness.learning.learner import Learner
 from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
+from harness.rollout.canary import check_push, gate, gate_limits, score_fresh
 from harness.rollout.queue import RolloutQueue
 from harness.rollout.records import Rollout, RolloutEngine
 from harness.runs.checkpoint import (
@@ -64,6 +66,26 @@ class Parts:
         texts = self.tokenizer.batch_decode(rollout.responses(), skip_special_tokens=True)
         grades = self.reward_grader.grade_many(texts, answers, rollout.truncated.tolist())
         return torch.tensor([float(grade.correct) for grade in grades])
+
+    def push(self) -> None:
+        """The learner's weights to the engine, and proof that they arrived."""
+        self.engine.push(self.model, self.learner.num_updates)
+        check_push(self.engine, self.model, self.canary_prompts, self.config.mismatch)
+
+    @cached_property
+    def canary_prompts(self) -> list[list[int]]:
+        problems = step_problems(self.config.data, self.config.seed, 1, self.config.rollout.canary_rows)
+        return training_prompts(self.config, problems)
+
+    def compare(self, step: int, fresh: Rollout | None) -> dict[str, float]:
+        """mismatch/* of responses that were sampled just now, if any; beyond a gate the run is warned of, marked or stopped."""
+        if fresh is None:
+            return {}
+        metrics = score_fresh(fresh, self.learner, self.config.rollout.canary_rows)
+        found = gate(metrics, gate_limits(self.config.mismatch, self.model), self.config.mismatch, step)
+        if found and self.config.mismatch.action == "mark" and not (self.folder.read_status() or {}).get("mismatch_step"):
+            self.folder.update_status(mismatch_step=step, mismatch_reason=found)
+        return metrics
 
     def evaluate(self, step: int) -> None:
         config, engine = self.config, self.engine
@@ -140,12 +162,13 @@ def build(plan: RunPlan) -> Parts:
 def restore(parts: Parts) -> None:
     checkpoint = load_checkpoint(parts.folder.path / "checkpoints")
     if checkpoint is None:
+        parts.push()
         return
     restore_model(parts.model, checkpoint.model)
     restore_optimizer(parts.model, parts.learner.optimizer, checkpoint.optimizer)
     parts.learner.num_updates = checkpoint.num_updates
     parts.queue.restore(checkpoint.step, checkpoint.queue)
-    parts.engine.push(parts.model, checkpoint.num_updates)
+    parts.push()
     parts.done = checkpoint.step
     log.info("resuming %s after step %d", parts.plan.run_id, parts.done)
     look_back(parts)
@@ -161,10 +184,14 @@ def look_back(parts: Parts) -> None:
 
 
 def make_engine(config: Config, model: nn.Module, tokenizer) -> RolloutEngine:
+    stop_ids = stop_token_ids(model.generation_config, tokenizer)
+    if config.rollout.engine == "vllm":
+        from harness.rollout.vllm import VllmEngine
+
+        return VllmEngine(model, stop_ids, config)
     from harness.rollout.decode import TransformersEngine
 
-    dtype = getattr(torch, config.rollout.precision)
-    return TransformersEngine(model, stop_token_ids(model.generation_config, tokenizer), dtype, config.rollout.max_rows)
+    return TransformersEngine(model, stop_ids, getattr(torch, config.rollout.precision), config.rollout.max_rows)
 
 
 def load_questions(name: str, config: Config) -> list[Question]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import torch
 
 from harness.learning.advantage import group_advantages
 from harness.learning.experience import build_experience, minibatches
 from harness.parts import Parts, build
-from harness.rollout.records import Rollout, request_seed
+from harness.rollout.records import request_seed
 from harness.runs.attempt import StopRequest
 from harness.settings.identity import RunPlan
-from harness.telemetry.metrics import learner_metrics, mismatch_metrics, rollout_metrics, throughput
+from harness.telemetry.metrics import learner_metrics, rollout_metrics, throughput
 from harness.telemetry.record import record_step, recording_due
 from harness.telemetry.timing import Timer
 
@@ -18,7 +20,7 @@ from harness.telemetry.timing import Timer
 def train(plan: RunPlan, stop: StopRequest) -> str:
     """Train from the last checkpoint to the last step. Returns "completed", "collapsed" (stopped by its rule) or "preempted"."""
     parts = build(plan)
-    with parts.tracker:
+    with parts.tracker, closing(parts.engine):
         return run_steps(parts, stop)
 
 
@@ -52,10 +54,11 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
     with timer("rollout"):
         rollout, fresh = parts.queue.take(step)
     with timer("canary"):
-        mismatch = canary(parts, fresh)
+        mismatch = parts.compare(step, fresh)
     with timer("reward"):
         rewards = parts.rewards(step, rollout)
     advantages, informative = group_advantages(rewards, rollout.group_size, config.train.advantage_norm)
+    parts.engine.sleep()
     finite = torch.isfinite(rollout.logprobs).all(-1)
     experience = build_experience(rollout, advantages, informative & finite, parts.queue.keys(step))
     if config.train.anchor == "old":
@@ -69,7 +72,7 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
         with timer("record"):
             record_step(parts, step, updates, rollout, rewards)
     with timer("push"):
-        parts.engine.push(parts.model, learner.num_updates)
+        parts.push()
     return (
         {"step": step}
         | rollout_metrics(rollout, rewards, informative)
@@ -79,18 +82,6 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
         | learner_metrics(updates, parts.plan.rule)
         | mismatch
     )
-
-
-def canary(parts: Parts, fresh: Rollout | None) -> dict:
-    """Engine against learner at equal weights, on the first responses that were sampled just now."""
-    if fresh is None:
-        return {}
-    num_rows = parts.config.rollout.canary_rows
-    few = fresh.prompts_between(0, -(-num_rows // fresh.group_size))
-    rows = torch.arange(len(few.tokens)) < num_rows
-    experience = build_experience(few, torch.zeros(len(rows)), rows, [0] * len(rows))
-    logprobs, _ = parts.learner.logprobs(experience)
-    return mismatch_metrics(experience.anchor_logprobs[experience.mask], logprobs[experience.mask])
 
 
 def verdict(parts: Parts, step: int, stop: StopRequest) -> str:

@@ -24,7 +24,7 @@ class TransformersEngine:
 
     def __init__(self, model: nn.Module, stop_ids: list[int], dtype: torch.dtype, max_rows: int):
         self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
-        self.max_rows = max_rows
+        self.max_rows, self.dtype = max_rows, dtype
         self.shared = model.dtype == dtype
         self.model = model if self.shared else copy.deepcopy(model).to(dtype)
         self.version = 0
@@ -35,6 +35,12 @@ class TransformersEngine:
             with torch.no_grad():
                 for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
                     mine.copy_(theirs)
+
+    def sleep(self) -> None:
+        """The cache is freed after each batch anyway."""
+
+    def close(self) -> None:
+        """Nothing to free but the model."""
 
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:

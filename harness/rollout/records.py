@@ -74,11 +74,21 @@ class Rollout:
 class RolloutEngine(Protocol):
     """Samples responses with the weights of the last push."""
 
+    shared: bool  # decodes with the learner's own module: no push can get lost
+    dtype: torch.dtype
+    version: int  # optimizer updates of the weights that it holds
+
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
         """len(seeds) = P·G, prompt-major. A response's random stream depends on its seed alone."""
 
     def push(self, model: torch.nn.Module, version: int) -> None:
-        """Take the learner's weights; version counts optimizer updates."""
+        """Take the learner's weights; version counts optimizer updates. Wakes a sleeping engine."""
+
+    def sleep(self) -> None:
+        """Nothing will be sampled before the next push: what memory can be given back may go."""
+
+    def close(self) -> None:
+        """The run is over."""
 
 
 def request_seed(run_seed: int, *identity: object) -> int:

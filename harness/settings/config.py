@@ -123,8 +123,21 @@ class DataConfig:
 
 
 @dataclass
+class VllmConfig:
+    """How vLLM runs. Nothing here decides what is sampled, beyond float rounding."""
+
+    max_logprobs: int = MISSING  # ids that it may return per position
+    kv_cache_gb: float = MISSING  # 10^9 bytes for keys and values
+    sleep: bool = MISSING  # on a GPU: give weights and cache back while the learner learns
+    tensor_parallel: int = MISSING  # ranks that share one engine; started by torchrun or SLURM, not by vLLM
+
+    def __post_init__(self):
+        positive("rollout.vllm", self, "max_logprobs", "kv_cache_gb", "tensor_parallel")
+
+
+@dataclass
 class RolloutConfig:
-    engine: str = MISSING  # transformers
+    engine: str = MISSING  # transformers | vllm
     lag: int = MISSING  # steps between sampling a batch and learning from it
     top_k: int = MISSING  # ids recorded per position; the whole vocabulary when it is smaller
     max_prompt_length: int = MISSING
@@ -134,12 +147,17 @@ class RolloutConfig:
     precision: str = MISSING  # float32 | bfloat16
     max_rows: int = MISSING  # responses decoded side by side
     canary_rows: int = MISSING  # fresh responses scored by engine and learner at equal weights, each step
+    vllm: VllmConfig | None = operational()  # of engine=vllm, else null
 
     def __post_init__(self):
         positive("rollout", self, "top_k", "max_prompt_length", "max_response_length", "max_rows", "canary_rows")
         not_negative("rollout", self, "lag")
-        one_of("rollout.engine", self.engine, ("transformers",))
+        one_of("rollout.engine", self.engine, ("transformers", "vllm"))
         one_of("rollout.precision", self.precision, ("float32", "bfloat16"))
+        settled = (self.engine == "vllm") == (self.vllm is not None)
+        require(settled, "rollout.engine", self.engine, "choose an engine with rollout=transformers or rollout=vllm")
+        limit = self.vllm.max_logprobs if self.vllm else self.top_k
+        require(self.top_k <= limit, "rollout.top_k", self.top_k, f"above rollout.vllm.max_logprobs={limit}: raise that one too")
         untruncated = self.temperature == 1.0 and self.top_p == 1.0
         require(
             untruncated,
@@ -148,6 +166,25 @@ class RolloutConfig:
             "training rollouts are sampled at temperature 1 without top-p, else the ratio compares different policies; "
             "evaluation has its own eval.temperature and eval.top_p",
         )
+
+
+@dataclass
+class MismatchConfig:
+    """How far engine and learner may be apart at equal weights (docs/rollouts.md)."""
+
+    action: str = operational()  # warn | mark | stop: what happens beyond token_error or kl
+    token_error: float = operational()  # mean multiplicative error of a token's probability, ≥ 1; dense models
+    token_error_moe: float = operational()  # of mixtures of experts
+    kl: float = operational()  # nat per token, k3
+    canary_tokens: int = operational()  # longest canary response after a push
+    canary_float32: float = operational()  # nat, mean |log-prob error| of the canary that stops a run; both sides in float32
+    canary_bfloat16: float = operational()  # where either side is in bfloat16
+
+    def __post_init__(self):
+        one_of("mismatch.action", self.action, ("warn", "mark", "stop"))
+        positive("mismatch", self, "kl", "canary_tokens", "canary_float32", "canary_bfloat16")
+        for key in ("token_error", "token_error_moe"):
+            require(getattr(self, key) > 1, f"mismatch.{key}", getattr(self, key), "must be above 1, the value of equal policies")
 
 
 @dataclass
@@ -237,6 +274,7 @@ class Config:
     eval: EvalConfig = MISSING
     checkpoint: CheckpointConfig = operational()
     record: RecordConfig = operational()
+    mismatch: MismatchConfig = operational()
     cluster: ClusterConfig = operational()
     tracker: TrackerConfig = operational()
     harness: HarnessConfig = operational()

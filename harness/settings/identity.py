@@ -78,13 +78,12 @@ class RunPlan:
         """What config.json holds."""
         identity = {"preset": self.preset, "rule": self.rule, "experiment": self.experiment, "model": self.model}
         hashes = {"config_hash": self.config_hash, "settings_fingerprint": self.settings_fingerprint}
-        everything = asdict(self.config)
-        operational = {key: everything[key] for key in everything if key not in self.settings}
         return (
             identity
             | {"seed": self.config.seed, "run_id": self.run_id}
             | hashes
-            | {"data_fingerprints": self.data_fingerprints, "settings": self.settings, "operational": operational}
+            | {"data_fingerprints": self.data_fingerprints, "settings": self.settings}
+            | {"operational": operational(self.config)}
             | {"paths": {"model": self.config.model.path, "data": self.config.data.path, "eval": self.config.eval.root}}
             | {"prompts": self.prompts(), "allowed_overlap": check_overlap(self.config)}
         )
@@ -143,6 +142,18 @@ def scientific(config) -> dict:
             continue
         value = getattr(config, f.name)
         values[f.name] = scientific(value) if is_dataclass(value) else value
+    return values
+
+
+def operational(config) -> dict:
+    """The other settings: where and how a run happens."""
+    values = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if f.metadata.get("operational"):
+            values[f.name] = asdict(value) if is_dataclass(value) else value
+        elif is_dataclass(value) and (nested := operational(value)):
+            values[f.name] = nested
     return values
 
 

@@ -134,18 +134,32 @@ def method_metrics(judged: list[Judged], method: str) -> dict[str, float]:
     return metrics
 
 
-def mismatch_metrics(engine_logprobs: Tensor, learner_logprobs: Tensor) -> dict[str, float]:
-    """Of the same tokens [N] at equal weights."""
+def mismatch_metrics(engine_logprobs: Tensor, learner_logprobs: Tensor, bucket: Tensor) -> dict[str, float]:
+    """Of the same tokens [N] at equal weights; bucket [N] as position_bucket gives it."""
     l = (learner_logprobs - engine_logprobs).double()
     mu, pi = engine_logprobs.double().exp(), learner_logprobs.double().exp()
+    ratio, k3 = l.exp(), l.expm1() - l
     return {
         "mismatch/k1": (-l).mean().item(),
-        "mismatch/k3": (l.expm1() - l).mean().item(),
+        "mismatch/k3": k3.mean().item(),
         "mismatch/abs_error": l.abs().mean().item(),
         "mismatch/max_error": l.abs().max().item(),
         "mismatch/rel_error": l.expm1().abs().mean().item(),
+        "mismatch/logprob_rel_error": (l.abs().sum() / learner_logprobs.double().abs().sum()).item(),
+        "mismatch/token_error": l.abs().exp().mean().item(),
         "mismatch/pearson": torch.corrcoef(torch.stack([mu, pi]))[0, 1].item(),
+        "mismatch/ratio_min": ratio.min().item(),
+        "mismatch/ratio_p01": quantile(ratio, 0.01),
+        "mismatch/ratio_p50": quantile(ratio, 0.5),
+        "mismatch/ratio_p99": quantile(ratio, 0.99),
+        "mismatch/ratio_max": ratio.max().item(),
+        **bucket_means("mismatch/k3_by_pos", k3, bucket),
+        **bucket_means("mismatch/abs_error_by_pos", l.abs(), bucket),
     }
+
+
+def bucket_means(family: str, values: Tensor, bucket: Tensor) -> dict[str, float]:
+    return {f"{family}/{index}": values[bucket == index].mean().item() for index in bucket.unique().tolist()}
 
 
 def throughput(row: dict[str, float]) -> dict[str, float]:

