@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from evals.records import Problem
+from harness.doctor_parity import parity
 from harness.doctor_run import run
 from harness.settings.command import exit_with
 
@@ -49,7 +50,7 @@ def prompt_lines(config, use: str, template: str, problem: Problem) -> Iterator[
     yield f"  stop tokens     {', '.join(f'{id_} {token!r}' for id_, token in stops)}"
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"prompt": prompt, "run": run}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"prompt": prompt, "run": run, "parity": parity}
 
 
 def main(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from evals.records import Problem
 from harness.data import step_problems, training_prompts
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
-from harness.settings.config import Config
+from harness.settings.config import Config, RolloutConfig
 
 
 class RolloutQueue:
@@ -33,16 +33,23 @@ class RolloutQueue:
 
     def _sample(self, steps: range) -> Rollout:
         """All prompts of several steps side by side: the more rows, the cheaper each token."""
-        rollout = self.config.rollout
         problems = [problem for step in steps for problem in self.problems(step)]
         seeds = [key for step in steps for key in self.keys(step)]
-        sampling = Sampling(rollout.max_response_length, top_k=rollout.top_k)
-        return self.engine.generate(training_prompts(self.config, problems), seeds, sampling)
+        return self.engine.generate(training_prompts(self.config, problems), seeds, training_sampling(self.config.rollout))
 
     def problems(self, step: int) -> list[Problem]:
         return step_problems(self.config.data, self.config.seed, step, self.config.train.prompts_per_step)
 
     def keys(self, step: int) -> list[int]:
-        """[B] the seed of each response: the same for every method, so that equal weights give equal tokens."""
-        seed, samples = self.config.seed, range(self.config.train.group_size)
-        return [request_seed(seed, "train", step, problem.id, i) for problem in self.problems(step) for i in samples]
+        return response_seeds(self.config, step, self.problems(step))
+
+
+def response_seeds(config: Config, step: int, problems: list[Problem]) -> list[int]:
+    """[B] the seed of each response: the same for every method, so that equal weights give equal tokens."""
+    samples = range(config.train.group_size)
+    return [request_seed(config.seed, "train", step, problem.id, index) for problem in problems for index in samples]
+
+
+def training_sampling(config: RolloutConfig) -> Sampling:
+    """Untempered and untruncated (RolloutConfig refuses anything else)."""
+    return Sampling(config.max_response_length, top_k=config.top_k)

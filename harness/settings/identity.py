@@ -19,7 +19,7 @@ from evals.problems import fingerprint
 from evals.prompts import template_hash
 from harness.contamination import check_overlap
 from harness.data import check_answers, data_fingerprint
-from harness.learning.model import check_model, load_tokenizer, model_fingerprint, prompt_record
+from harness.learning.model import check_model, load_tokenizer, model_fingerprint, prompt_record, prompt_texts
 from harness.settings.config import Config, EvalConfig, require
 from harness.store import RunFolder
 from methods import rule_name
@@ -111,11 +111,24 @@ def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -
     require(config.data.kind != "none", "data", "none", "training needs data: data=chain, or data=jsonl data.path=FILE")
     check_overlap(config)
     check_answers(config)
+    check_ready(config)
     method_overrides = [o.removeprefix("method.") for o in overrides if o.startswith("method.")]
     preset = ",".join([choices["method"], *method_overrides])
     plan = RunPlan(config, preset, choices["experiment"], model_name(config, choices))
     plan.check_folder()
     return plan
+
+
+def check_ready(config: Config) -> None:
+    """What a run needs of this machine and model. A dry run is spared: its sweep may be meant for another machine."""
+    if config.harness.dry_run:
+        return
+    if config.model.chat_template:
+        prompt_texts([], config.data.template, load_tokenizer(config.model.path, config.model.revision), chat_template=True)
+    if config.rollout.engine == "vllm":
+        from harness.rollout.vllm import require_vllm
+
+        require_vllm()
 
 
 def model_name(config: Config, choices: Mapping[str, str]) -> str:
