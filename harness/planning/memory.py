@@ -1,0 +1,100 @@
+"""Memory of one rank, by part and by moment, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from harness.planning.shape import Shape
+from harness.settings.config import Config
+
+LEARNING, SAMPLING = "learning", "sampling"
+MOMENTS = (LEARNING, SAMPLING)
+# bytes for each logit: of one log-prob chunk (logits, log-probs, gradient), and of one decoding step (logits, log-probs and
+# the float64 probabilities and sums that sampling inverts)
+CHUNK_BYTES, DECODE_BYTES = 12, 24
+ID_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    bytes: int
+    moments: tuple[str, ...]  # when it is there
+    on_host: bool = False  # in host memory also where the model is on a GPU
+
+
+def size_of(dtype: str) -> int:
+    return getattr(torch, dtype).itemsize
+
+
+def memory_parts(config: Config, shape: Shape) -> list[Part]:
+    return [part for part in [*learner_parts(config, shape), *engine_parts(config, shape), records(config)] if part.bytes]
+
+
+def peak(parts: list[Part], device: bool | None = None) -> int:
+    """Bytes at the fullest moment; of the device or of the host only, or of both together (device=None)."""
+    chosen = [part for part in parts if device is None or part.on_host != device]
+    return max(sum(part.bytes for part in chosen if moment in part.moments) for moment in MOMENTS)
+
+
+def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
+    size, cluster, ranks = size_of(config.model.dtype), config.cluster, config.cluster.ranks
+    own = -(-shape.num_parameters * size // ranks)
+    yield Part("weights", own, MOMENTS)
+    yield Part("gradients", own, (LEARNING,))
+    yield Part("optimizer", 2 * own, MOMENTS, on_host=cluster.offload_optimizer)
+    if ranks > 1:  # the layer at work, the next one on its way, and what lies outside of layers
+        whole = 2 * shape.largest_layer + shape.outside_layers
+        yield Part("gathered layers", whole * size_of(config.train.precision), (LEARNING,))
+    yield Part("activations", activations(config, shape), (LEARNING,))
+    chunk = CHUNK_BYTES * min(config.train.logprob_chunk, config.train.token_budget) * shape.vocab_size
+    heads = 3 * 4 * shape.vocab_size * shape.hidden_size  # the head's gradient, a chunk's share of it, the embedding's gradient
+    yield Part("log-prob chunks", chunk + heads, (LEARNING,))
+
+
+def activations(config: Config, shape: Shape) -> int:
+    """Of one micro-batch: as many of the longest rows as the token budget allows, one at least."""
+    longest = config.rollout.max_prompt_length + config.rollout.max_response_length
+    rows = max(1, config.train.token_budget // longest)
+    length = min(longest, config.train.token_budget) if rows > 1 else longest
+    autocast = None if config.train.precision == "float32" else torch.bfloat16
+    kept = shape.activation_bytes(rows, length, getattr(torch, config.model.dtype), autocast)
+    if not config.cluster.activation_checkpointing:
+        return kept
+    inputs = rows * length * shape.hidden_size * size_of(config.model.dtype) * shape.num_layers
+    return inputs + kept // shape.num_layers
+
+
+def engine_parts(config: Config, shape: Shape) -> Iterator[Part]:
+    rollout = config.rollout
+    if rollout.engine == "vllm":
+        copy = shape.num_parameters * size_of(rollout.precision) // rollout.vllm.tensor_parallel
+        when = (SAMPLING,) if rollout.vllm.sleep else MOMENTS
+        yield Part("rollout weights", copy, when)
+        yield Part("KV cache", int(rollout.vllm.kv_cache_gb * 1e9), when)
+        return
+    if rollout.precision != config.model.dtype or config.cluster.ranks > 1:
+        yield Part("rollout weights", shape.num_parameters * size_of(rollout.precision), MOMENTS)
+    rows = decoded_rows(config)
+    tokens = rows * (rollout.max_prompt_length + rollout.max_response_length)
+    yield Part("KV cache", tokens * shape.kv_elements() * size_of(rollout.precision), (SAMPLING,))
+    yield Part("sampling", DECODE_BYTES * rows * shape.vocab_size, (SAMPLING,))
+
+
+def decoded_rows(config: Config) -> int:
+    """Responses decoded side by side: whole groups within max_rows, of the batches that one call samples."""
+    train, rollout = config.train, config.rollout
+    waiting = train.prompts_per_step * train.group_size * (rollout.lag + 1) // config.cluster.ranks
+    groups = max(1, rollout.max_rows // train.group_size)
+    return min(waiting, groups * train.group_size)
+
+
+def records(config: Config) -> Part:
+    """Rollouts waiting for the learner, and the one at work as experience: ids, log-probs and the top K of both policies."""
+    train, rollout = config.train, config.rollout
+    tokens = train.prompts_per_step * train.group_size * rollout.max_response_length
+    per_token = 2 * ID_BYTES + 8 + rollout.top_k * (ID_BYTES + 4)
+    return Part("rollout records", tokens * per_token * (rollout.lag + 2), MOMENTS, on_host=True)
