@@ -125,16 +125,21 @@ class WeightReceiver:
 
     def receive_weights(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         self.reload_weights(weights_iterator=weights)
-        repack_tied_head(self.get_model())
+        model = self.get_model()
+        if next(model.parameters()).device.type == "cpu":
+            repack(model)
 
 
-def repack_tied_head(model: nn.Module) -> None:
-    """On a CPU vLLM multiplies with a packed copy of the output head, and a reload leaves that of a tied head as it was."""
+def repack(model: nn.Module) -> None:
+    """On a CPU vLLM multiplies with packed copies, and its reload forgets two of them: a tied head's, and the experts'."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
-    head = getattr(model, "lm_head", None)
-    if model.config.tie_word_embeddings and head is not None and head.weight.device.type == "cpu":
-        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+    if model.config.tie_word_embeddings and hasattr(model, "lm_head"):
+        dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+    for layer in model.modules():
+        kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
+        if kernel is not None:
+            kernel.fused_experts.process_weights_after_loading(layer)
 
 
 def weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config, Qwen3MoeConfig
 
 from harness import doctor, evaluate
 from harness.doctor_run import examine
@@ -21,10 +21,20 @@ pytestmark = pytest.mark.vllm
 
 SMALL = dict(vocab_size=67, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2)
 HEADS = dict(num_key_value_heads=1, head_dim=32, initializer_range=0.3)
-PARTS = ("embed_tokens", "layers.0.self_attn.q_proj", "layers.1.mlp.down_proj", "layers.1.input_layernorm", "norm", "lm_head")
+EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+PARTS = (
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.q_proj.weight",
+    "model.layers.1.mlp.down_proj.weight",
+    "model.layers.1.mlp.gate.weight",
+    "model.layers.1.mlp.experts.gate_up_proj",
+    "model.norm.weight",
+    "lm_head.weight",
+)
 MODELS = {
     "tied": Qwen3Config(**SMALL, **HEADS, tie_word_embeddings=True),
     "untied": LlamaConfig(**SMALL, **HEADS, tie_word_embeddings=False),
+    "experts": Qwen3MoeConfig(**SMALL, **HEADS, **EXPERTS, tie_word_embeddings=False),
 }
 PROMPTS = [[1, 2, 3], [4, 5, 6, 8, 9, 10, 11], [12]]
 VLLM = ("rollout=vllm", "rollout.vllm.kv_cache_gb=0.2", "rollout.max_rows=64")
@@ -55,21 +65,20 @@ def test_pushes_reach_the_weights(kind, tmp_path):
     weights = dict(model.named_parameters())
     with closing(engine):
         check_push(engine, model, PROMPTS, settings)
-        for version, part in enumerate(PARTS, 1):
-            name = f"{part}.weight" if part == "lm_head" else f"model.{part}.weight"
-            if name in weights:  # a tied model has no lm_head of its own
-                move(weights[name])
-                with pytest.raises(MismatchError, match=f"version {version - 1}.*canary_float32"):
-                    check_push(engine, model, PROMPTS, settings)
+        for version, part in enumerate((name for name in PARTS if name in weights), 1):
+            move(weights[part])
+            with pytest.raises(MismatchError, match=f"version {version - 1}.*canary_float32"):
+                check_push(engine, model, PROMPTS, settings)
             engine.push(model, version)
             check_push(engine, model, PROMPTS, settings)
 
 
-def test_a_tied_head_that_stays_stale_is_caught(tmp_path, monkeypatch):
-    """vLLM's own reload leaves the packed head as it was: what repack_tied_head is for."""
-    model, engine, settings = start(tmp_path, "tied")
+@pytest.mark.parametrize("kind", ["tied", "experts"])
+def test_a_push_that_arrives_in_part_is_caught(kind, tmp_path, monkeypatch):
+    """vLLM's own reload leaves packed copies on a CPU as they were: what repack is for."""
+    model, engine, settings = start(tmp_path, kind)
     with closing(engine):
-        monkeypatch.setattr(vllm, "repack_tied_head", lambda model: None)
+        monkeypatch.setattr(vllm, "repack", lambda model: None)
         move(*model.parameters())
         engine.push(model, 4)
         with pytest.raises(MismatchError, match="version 4"):
