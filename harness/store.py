@@ -211,6 +211,27 @@ class RunFolder:
         logged = max((int(number) for number in numbers if number.isdigit()), default=0)
         return max((self.read_status() or {}).get("attempts", 0), logged)
 
+    def attempts(self) -> list[dict]:
+        """What logs/attempt_<n>.json hold, in order of n."""
+        records = [read_json(path) for path in (self.path / "logs").glob("attempt_*.json")]
+        return sorted([record for record in records if record], key=lambda record: record["number"])
+
+    def end_attempt(self, number: int, **facts) -> str:
+        """Write into logs/attempt_<n>.json how it ended. Returns the time of it."""
+        path, ended = self.path / "logs" / f"attempt_{number}.json", now()
+        write_json(path, (read_json(path) or {"number": number}) | facts | {"ended": ended})
+        return ended
+
+    def seconds_before(self) -> float:
+        """Of the attempts so far. One that was killed left its own clock in the lock, at most a heartbeat old."""
+        status = self.read_status() or {}
+        killed = (self.lock.previous or {}).get("seconds", 0.0) if status.get("state") == "running" else 0.0
+        return status.get("seconds", 0.0) + killed
+
+    def newest_checkpoint(self) -> int:
+        """Its step; 0 when there is none."""
+        return max(complete_steps(self.path / "checkpoints"), default=0)
+
     def remove_leftovers(self) -> None:
         """What a killed process had written aside and not yet renamed. Only for the folder's owner."""
         for path in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.jsonl.gz.*.tmp"), *self.path.glob("logs/.*.tmp")]:
@@ -220,6 +241,11 @@ class RunFolder:
     @cached_property
     def lock(self) -> RunLock:
         return RunLock(self.path / "lock.json")
+
+
+def complete_steps(checkpoints: Path) -> list[int]:
+    """Steps of the checkpoints with a completion mark, ascending."""
+    return sorted(int(path.parent.name.removeprefix("step=")) for path in checkpoints.glob("step=*/manifest.json"))
 
 
 def find_runs(*roots: Path | str) -> Iterator[RunFolder]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
 from hydra.core.plugins import Plugins
@@ -16,11 +17,23 @@ from omegaconf import DictConfig, open_dict
 from harness.display import Display, describe, summary
 from harness.settings.compose import plan_from
 from harness.settings.identity import RunPlan
+from slurm import submit
 from slurm.local import run_in_process, run_in_workers
 
-EXECUTORS: dict[str, Callable[[list[RunPlan], list[list[str]], Display], None]] = {
-    "local": run_in_workers,
-    "debug": run_in_process,
+
+@dataclass(frozen=True)
+class Executor:
+    """`run` returns when the runs have ended. A scheduler is handed them first, and can show what it would be handed."""
+
+    run: Callable[[list[RunPlan], list[list[str]], Display], None]
+    submit: Callable[[list[RunPlan], list[list[str]]], str] | None = None
+    preview: Callable[[list[RunPlan], list[list[str]]], str] | None = None
+
+
+EXECUTORS = {
+    "local": Executor(run_in_workers),
+    "debug": Executor(run_in_process),
+    "slurm": Executor(submit.wait, submit.submit, submit.preview),
 }
 
 
@@ -66,19 +79,26 @@ class HarnessLauncher(Launcher):
 
 
 def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | None = None) -> int:
-    """Run what is not finished; print progress and the final table. Returns the exit code."""
+    """Run or submit what is not finished; print progress and the final table. Returns the exit code."""
     refuse_duplicates(plans)
     config = plans[0].config
+    chosen = EXECUTORS[executor or config.cluster.executor]
+    not_done = [i for i, plan in enumerate(plans) if not plan.folder.finished]
+    open_plans, jobs = [plans[i] for i in not_done], [overrides[i] for i in not_done]
     if config.harness.dry_run:
         print(describe(plans))
+        if chosen.preview and open_plans:
+            print(f"\n{chosen.preview(open_plans, jobs)}")
         return 0
-    open_plans = [(plan, job) for plan, job in zip(plans, overrides, strict=True) if not plan.folder.finished]
     if not open_plans:
         print(f"All {len(plans)} runs are done: nothing to do.")
     else:
+        if chosen.submit:
+            print(chosen.submit(open_plans, jobs), flush=True)
+            if not config.cluster.wait:
+                return 0
         with Display(plans, config.harness.display) as display:
-            run = EXECUTORS[executor or config.cluster.executor]
-            run([plan for plan, _ in open_plans], [job for _, job in open_plans], display)
+            chosen.run(open_plans, jobs, display)
     print(summary(plans))
     return 0 if all(plan.folder.finished for plan in plans) else 1
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.settings.identity import RunPlan
 from harness.settings.provenance import dirty_diff, provenance
-from harness.store import RunFolder, now, read_json, write_atomic, write_json
+from harness.store import RunFolder, now, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class StopRequest:
     def why(self) -> str:
         return self.signalled or "its launcher stopped"
 
-    def listen(self) -> None:
-        """Turn the first SIGINT or SIGTERM into a request; a second SIGINT interrupts at once. Main thread only."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+    def listen(self, *more: signal.Signals) -> None:
+        """Turn the first SIGINT, SIGTERM or one of `more` into a request; a second SIGINT interrupts. Main thread only."""
+        for number in (signal.SIGINT, signal.SIGTERM, *more):
             signal.signal(number, self._heard)
 
     def _heard(self, number: int, _frame) -> None:
@@ -66,7 +66,7 @@ def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None =
 
 def _owned(plan: RunPlan, folder: RunFolder, train: Train, stop: StopRequest, launch: str | None) -> str:
     number = folder.num_attempts() + 1
-    started, spent = time.monotonic(), seconds_before(folder)
+    started, spent = time.monotonic(), folder.seconds_before()
     begin(plan, folder, number, spent, launch)
     clock = lambda: round(spent + time.monotonic() - started, 3)
     with log_file(folder.path / "logs" / f"attempt_{number}.log"):
@@ -77,7 +77,7 @@ def _owned(plan: RunPlan, folder: RunFolder, train: Train, stop: StopRequest, la
                 give_up(folder, number, error, clock())
             raise
         reason = f"stopped before its last step ({stop.why})" if state == "preempted" else None
-        end(folder, number, state, reason, clock())
+        end(folder, number, state, reason, clock(), stop.signalled if state == "preempted" else None)
     return state
 
 
@@ -89,19 +89,12 @@ def give_up(folder: RunFolder, number: int, error: BaseException, seconds: float
     write_atomic(folder.path / "logs" / f"attempt_{number}.traceback.txt", "".join(traceback.format_exception(error)))
 
 
-def seconds_before(folder: RunFolder) -> float:
-    """Of earlier attempts. One that was killed left its own clock in the lock, at most a heartbeat old."""
-    status = folder.read_status() or {}
-    killed = (folder.lock.previous or {}).get("seconds", 0.0) if status.get("state") == "running" else 0.0
-    return status.get("seconds", 0.0) + killed
-
-
 def begin(plan: RunPlan, folder: RunFolder, number: int, spent: float, launch: str | None) -> None:
     """Write who runs what, with what, from now on."""
     folder.remove_leftovers()
     if not folder.read_config():
         write_json(folder.path / "config.json", plan.record())
-    facts = {"number": number, "started": now(), "launch": launch, **provenance()}
+    facts = {"number": number, "started": now(), "launch": launch, "checkpoint": folder.newest_checkpoint(), **provenance()}
     if diff := dirty_diff():
         write_atomic(folder.path / "logs" / f"attempt_{number}.diff", diff)
     write_json(folder.path / "logs" / f"attempt_{number}.json", facts | {"state": "running"})
@@ -129,14 +122,13 @@ def begin(plan: RunPlan, folder: RunFolder, number: int, spent: float, launch: s
     )
 
 
-def end(folder: RunFolder, number: int, state: str, reason: str | None, seconds: float) -> None:
+def end(folder: RunFolder, number: int, state: str, reason: str | None, seconds: float, signalled: str | None = None) -> None:
     """Write how it ended, unless the folder has another owner by now."""
     folder.lock.require()
-    step, ended = folder.last_step(), now()
+    step = folder.last_step()
     device_hours = round(seconds / 3600, 6)
+    ended = folder.end_attempt(number, state=state, reason=reason, step=step, signal=signalled)
     folder.update_status(state=state, reason=reason, ended=ended, seconds=seconds, device_hours=device_hours, step=step)
-    path = folder.path / "logs" / f"attempt_{number}.json"
-    write_json(path, (read_json(path) or {"number": number}) | {"state": state, "reason": reason, "ended": ended, "step": step})
 
 
 def explain(error: BaseException) -> str:

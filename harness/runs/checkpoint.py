@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from harness.rollout.records import Rollout
-from harness.store import read_json, sync_folder, write_json, writing
+from harness.store import complete_steps, read_json, sync_folder, write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +95,6 @@ def remove_leftovers(root: Path) -> None:
     for folder in [*root.glob(".step=*.tmp"), *root.glob("step=*")]:
         if not (folder / "manifest.json").exists() or folder.name.startswith("."):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def complete_steps(root: Path) -> list[int]:
-    """Steps of the checkpoints with a completion mark, ascending."""
-    return sorted(int(path.parent.name.removeprefix("step=")) for path in root.glob("step=*/manifest.json"))
 
 
 def dropped_steps(root: Path, newest: int, keep_last: int, keep_best: int) -> list[int]:

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.settings.config import Config
+from harness.settings.config import Config, SlurmConfig
 from harness.settings.identity import RunPlan, plan_run
 from methods import METHODS, Rule, all_methods
 
@@ -41,7 +41,7 @@ Groups (choose with group=name)
   data        chain (embedded task), or jsonl with data.path=FILE
   rollout     the engine that samples responses
   eval        held-out benchmarks: chain, aime
-  cluster     where runs execute: local, debug
+  cluster     where runs execute: local, debug, slurm
   tracker     a mirror of the metrics
   experiment  a named sweep, for a table or figure
 
@@ -57,6 +57,7 @@ def register() -> None:
     """Schemas, the launcher and the help text, for Hydra to find by name."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
+    store.store(group="schema/cluster", name="slurm", node=SlurmConfig)
     for name, rule in all_methods().items():
         store.store(group="schema/method", name=name, node=rule)
     for name in all_methods().keys() - METHODS.keys():  # a plug-in's own defaults; a YAML on Hydra's search path comes first

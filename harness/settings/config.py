@@ -209,11 +209,56 @@ class EvalConfig:
 class ClusterConfig:
     executor: str = operational()  # local | debug
     processes: int | None = operational()  # side by side; null: one for each core
-    threads: int = operational()  # per process
+    threads: int | None = operational()  # per process
 
     def __post_init__(self):
         one_of("cluster.executor", self.executor, ("local", "debug"))
-        positive("cluster", self, "threads")
+        require((self.threads or 0) > 0, "cluster.threads", self.threads, "must be above 0")
+
+
+@dataclass
+class SlurmConfig(ClusterConfig):
+    """cluster=slurm: what an array of jobs asks for. Names as in hydra-submitit-launcher; null leaves a choice to the site."""
+
+    wait: bool = operational()  # show the live table until the jobs have ended
+    offline: bool = operational()  # nodes without a network: hubs are not asked, wandb writes files
+    submitit_folder: str = operational()  # each submission makes a folder of its own in here
+    name: str = operational()
+    partition: str | None = operational()
+    qos: str | None = operational()
+    account: str | None = operational()
+    nodes: int = operational()
+    tasks_per_node: int = operational()  # processes of one run on each node
+    cpus_per_task: int | None = operational()
+    gpus_per_node: int | None = operational()
+    gpus_per_task: int | None = operational()
+    cpus_per_gpu: int | None = operational()
+    mem_gb: float | None = operational()  # of each node
+    mem_per_gpu: str | None = operational()
+    mem_per_cpu: str | None = operational()
+    gres: str | None = operational()
+    constraint: str | None = operational()
+    exclude: str | None = operational()
+    comment: str | None = operational()
+    timeout_min: int = operational()  # time limit of one attempt
+    signal_delay_s: int = operational()  # before the time limit: time to finish a step and save a checkpoint
+    max_num_timeout: int | None = operational()  # requeues after such a signal; null: as many as it takes
+    array_parallelism: int = operational()  # jobs of one array that run at the same time
+    stderr_to_stdout: bool = operational()
+    setup: list[str] | None = operational()  # lines of the batch script before the run
+    srun_args: list[str] | None = operational()
+    additional_parameters: dict[str, Any] = operational()  # further options of sbatch
+
+    def __post_init__(self):
+        one_of("cluster.executor", self.executor, ("slurm",))
+        positive("cluster", self, "nodes", "tasks_per_node", "timeout_min", "signal_delay_s", "array_parallelism")
+        optional = ("threads", "cpus_per_task", "gpus_per_node", "gpus_per_task", "cpus_per_gpu", "mem_gb")
+        positive("cluster", self, *[key for key in optional if getattr(self, key) is not None])
+        limit = 60 * self.timeout_min
+        remedy = f"must be below the time limit (cluster.timeout_min={self.timeout_min}: {limit} s): the run is to be warned"
+        require(self.signal_delay_s < limit, "cluster.signal_delay_s", self.signal_delay_s, remedy)
+        plain = "%" not in self.submitit_folder
+        require(plain, "cluster.submitit_folder", self.submitit_folder, "a plain folder: every submission makes its own in it")
 
 
 @dataclass

@@ -1,0 +1,54 @@
+"""What a submission leaves behind: slurm.json in each run's folder, runs.json beside the batch script. No torch, no hydra."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.store import RunFolder, read_json, write_json
+
+NAME = "slurm.json"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Of one run, the latest."""
+
+    job_id: str  # "12_3": task 3 of array 12; "12": a job of its own
+    jobs_folder: str  # batch script, SLURM's own logs
+    overrides: list[str]  # from which the job composes the run
+    cwd: str  # where they are to be read
+    submitted: str
+    cancelled: str | None = None  # when `python -m slurm cancel` was asked to
+
+    def write(self, folder: RunFolder) -> None:
+        write_json(folder.path / NAME, asdict(self))
+
+    def log(self) -> Path:
+        """What SLURM itself caught of the job's errors."""
+        return Path(self.jobs_folder) / f"{self.job_id}_0_log.err"
+
+
+def read_submission(folder: RunFolder) -> Submission | None:
+    stored = read_json(folder.path / NAME)
+    return Submission(**stored) if stored else None
+
+
+def find_folders(*roots: Path | str) -> Iterator[RunFolder]:
+    """Run folders at or below the roots, those that were submitted and have not begun included."""
+    for root in roots:
+        if not Path(root).is_dir():
+            raise ValueError(f"{root} is not a folder: give run folders or a folder that holds them (default: runs)")
+        for path, subfolders, files in os.walk(root):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            if NAME in files or ("config.json" in files and "status.json" in files):
+                subfolders.clear()
+                yield RunFolder(Path(path))
+
+
+def job_here(environment: Mapping[str, str] = os.environ) -> str:
+    """The id of the job that this process belongs to, as `Submission.job_id` has it."""
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]

@@ -1,0 +1,131 @@
+"""What SLURM says of jobs, and what is asked of it: squeue, sacct where accounting exists, scontrol, scancel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from submitit.helpers import clean_env, environment_variables
+
+LOCATION = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where SLURM is: these belong to no job
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
+    "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT",
+}  # fmt: skip
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+TIMEOUT_SECONDS = 60
+
+
+class SchedulerError(ValueError):
+    """SLURM is not here, did not answer, or refused: its own words say what to do."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as the scheduler sees it now."""
+
+    state: str  # PENDING, RUNNING, …
+    reason: str = ""  # why it waits, or how it ended
+    nodes: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self.state not in ENDED
+
+    @property
+    def waiting(self) -> bool:
+        return self.state in WAITING
+
+
+@contextmanager
+def outside_jobs():
+    """Without the variables that SLURM gave to this process if it is a job itself: a submission would inherit them."""
+    kept = {name: os.environ[name] for name in LOCATION if name in os.environ}
+    with clean_env(), environment_variables(**kept):
+        yield
+
+
+def call(*words: str) -> str:
+    """Standard output. SchedulerError with SLURM's own words if it fails."""
+    try:
+        result = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    except FileNotFoundError as error:
+        raise SchedulerError(f"no {words[0]} on this machine") from error
+    except subprocess.TimeoutExpired as error:
+        raise SchedulerError(f"{words[0]} gave no answer within {TIMEOUT_SECONDS} s") from error
+    if result.returncode:
+        raise SchedulerError(f"{words[0]}: {result.stderr.strip() or f'exit status {result.returncode}'}")
+    return result.stdout
+
+
+def available() -> bool:
+    return shutil.which("squeue") is not None
+
+
+def look_up(ids: Iterable[str]) -> dict[str, Job]:
+    """What SLURM knows of these jobs, by id; one it has forgotten is absent. Empty where there is no SLURM."""
+    ids = set(ids)
+    if not ids or not available():
+        return {}
+    found = queued(ids)
+    if missing := ids - found.keys():
+        found |= accounted(missing)
+    return {name: job for name, job in found.items() if name in ids}
+
+
+def queued(ids: set[str]) -> dict[str, Job]:
+    """Of squeue: waiting, running, and ended within the last minutes (MinJobAge)."""
+    try:
+        lines = call("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N", "-j", arrays(ids))
+    except SchedulerError as error:
+        if "Invalid job id" in str(error):
+            return {}
+        raise
+    rows = (line.split("|") for line in lines.splitlines())
+    return {name: Job(state, "" if reason == "None" else reason, nodes) for name, state, reason, nodes in rows}
+
+
+def accounted(ids: set[str]) -> dict[str, Job]:
+    """Of sacct; nothing where the site keeps no accounts."""
+    try:
+        lines = call("sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", arrays(ids))
+    except SchedulerError:
+        return {}
+    rows = (line.split("|") for line in lines.splitlines())
+    return {name: Job(state.split()[0], "", nodes) for name, state, nodes in rows if state}
+
+
+def arrays(ids: set[str]) -> str:
+    return ",".join(sorted({name.partition("_")[0] for name in ids}, key=int))
+
+
+def max_array_size() -> int:
+    """Jobs that one array may hold here."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+    return int(found[1]) if found else 1001
+
+
+def requeue(job_id: str) -> None:
+    call("scontrol", "requeue", job_id)
+
+
+def cancel(ids: list[str]) -> None:
+    for some in chunks(ids, 100):
+        call("scancel", *some)
+
+
+def address_of_first_node(nodes: str) -> str:
+    """Where the first of the nodes ("n[1-4]") is reached, as SLURM resolves it."""
+    first = call("scontrol", "show", "hostnames", nodes).split()[0]
+    found = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", first, "--oneliner"))
+    return found[1] if found else first
+
+
+def chunks(items: list, size: int) -> Iterator[list]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,125 @@
+"""What is true of a run: its own status and heartbeat, joined with what the scheduler knows of its job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.store import STALE_SECONDS, RunFolder
+from slurm.record import Submission, read_submission
+from slurm.scheduler import Job, look_up
+
+BAD = ("failed", "lost")
+FINISHED = ("completed", "collapsed")
+RESUBMITTED = ("failed", "lost", "cancelled")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """`state`: running | pending | completed | collapsed | failed | lost | silent | cancelled | preempted (outside SLURM)."""
+
+    folder: str
+    preset: str
+    seed: str
+    state: str
+    step: int
+    steps: int | None  # None before the run has begun
+    attempts: int
+    job_id: str | None
+    job_state: str | None  # None: SLURM has no such job
+    nodes: str
+    note: str  # why it waits, how it failed, …
+
+
+def look(folders: list[RunFolder]) -> list[RunState]:
+    submissions = [read_submission(folder) for folder in folders]
+    jobs = look_up(one.job_id for one in submissions if one)
+    return [
+        state_of(folder, one, jobs.get(one.job_id) if one else None) for folder, one in zip(folders, submissions, strict=True)
+    ]
+
+
+def state_of(folder: RunFolder, submission: Submission | None, job: Job | None) -> RunState:
+    status, config = folder.read_status() or {}, folder.read_config() or {}
+    state, note = decide(folder, status, submission, job)
+    return RunState(
+        folder=str(folder.path),
+        preset=status.get("preset", folder.path.parent.name),
+        seed=str(status.get("seed", folder.path.name.partition("-")[0].removeprefix("seed="))),
+        state=state,
+        step=folder.last_step(),
+        steps=config.get("settings", {}).get("train", {}).get("steps"),
+        attempts=status.get("attempts", 0),
+        job_id=submission and submission.job_id,
+        job_state=job and job.state,
+        nodes=job.nodes if job else "",
+        note=note,
+    )
+
+
+def decide(folder: RunFolder, status: dict, submission: Submission | None, job: Job | None) -> tuple[str, str]:
+    """(state, note). A terminal status of the run stands above anything that SLURM says."""
+    if status.get("state") in FINISHED:
+        return status["state"], ""
+    if job and job.waiting:
+        return "pending", " ".join([job.reason, *before(status)])
+    if job and job.active:
+        return at_work(folder, status)
+    if beats(folder) and not is_of_ended_job(folder, status, job):
+        return "running", "outside SLURM" if submission is None else "by another process than the job"
+    if status.get("state") == "failed":
+        return "failed", status.get("reason") or ""
+    if submission is None:
+        return without_job(status)
+    if submission.cancelled or (job and job.state == "CANCELLED"):
+        return "cancelled", status.get("reason") or ""
+    return "lost", why_lost(status, submission, job)
+
+
+def at_work(folder: RunFolder, status: dict) -> tuple[str, str]:
+    """SLURM says that the job is running."""
+    age = heartbeat_age(folder)
+    if age is None:
+        return "running", " ".join(["starting, or between attempts", *before(status)])
+    return ("running", "") if age < STALE_SECONDS else ("silent", f"no heartbeat for {age:.0f} s")
+
+
+def without_job(status: dict) -> tuple[str, str]:
+    """Never submitted, and no process is at it."""
+    if status.get("state") == "preempted":
+        return "preempted", status.get("reason") or ""
+    return "lost", "its process is gone"
+
+
+def why_lost(status: dict, submission: Submission, job: Job | None) -> str:
+    told = f"job {submission.job_id} is {job.state}" if job else f"SLURM has no job {submission.job_id}"
+    return "; ".join([told, *before(status)])
+
+
+def before(status: dict) -> list[str]:
+    """How the last attempt ended, if it told."""
+    return [f"(last attempt: {status['reason']})"] if status.get("reason") else []
+
+
+def heartbeat_age(folder: RunFolder) -> float | None:
+    """Seconds; None if nobody holds the folder."""
+    try:
+        return time.time() - folder.lock.path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def beats(folder: RunFolder) -> bool:
+    return folder.lock.owner() is not None
+
+
+def is_of_ended_job(folder: RunFolder, status: dict, job: Job | None) -> bool:
+    """The heartbeat of a killed job looks alive from another host for a while; SLURM knows better."""
+    owner = folder.lock.owner() or {}
+    wrote = all(owner.get(key) == status.get(key) for key in ("host", "pid"))
+    return wrote and status.get("slurm_job_id") is not None and not (job and job.active)
+
+
+def is_bad(states: Iterable[RunState]) -> bool:
+    return any(one.state in BAD for one in states)
