@@ -63,7 +63,7 @@ def too_short(folder: RunFolder, signal_delay_s: int) -> str | None:
 
 def run(overrides: list[str], run_id: str, launch: str) -> None:
     """The function that submitit calls. All that it is told are plain values."""
-    logging.basicConfig(level=logging.INFO)
+    logging.getLogger("harness").setLevel(logging.INFO)  # "resuming after step 7" belongs into the attempt's log
     join_torch()
     plan = compose_plan(overrides)
     if plan.run_id != run_id:

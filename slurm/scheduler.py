@@ -74,7 +74,7 @@ def look_up(ids: Iterable[str]) -> dict[str, Job]:
         return {}
     found = queued(ids)
     if missing := ids - found.keys():
-        found |= accounted(missing)
+        found = accounted(missing) | found  # squeue is nearer to the truth
     return {name: job for name, job in found.items() if name in ids}
 
 

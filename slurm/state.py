@@ -68,13 +68,18 @@ def decide(folder: RunFolder, status: dict, submission: Submission | None, job: 
         return at_work(folder, status)
     if beats(folder) and not is_of_ended_job(folder, status, job):
         return "running", "outside SLURM" if submission is None else "by another process than the job"
-    if status.get("state") == "failed":
+    if status.get("state") == "failed" and is_news(status, submission):
         return "failed", status.get("reason") or ""
     if submission is None:
         return without_job(status)
     if submission.cancelled or (job and job.state == "CANCELLED"):
         return "cancelled", status.get("reason") or ""
     return "lost", why_lost(status, submission, job)
+
+
+def is_news(status: dict, submission: Submission | None) -> bool:
+    """Written since the run was last submitted."""
+    return submission is None or status["updated"] >= submission.submitted
 
 
 def at_work(folder: RunFolder, status: dict) -> tuple[str, str]:

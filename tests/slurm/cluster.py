@@ -166,15 +166,17 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """As a power cut does: the daemon and every process of the jobs on it, at once."""
-        family = [self.daemons[node].pid, *descendants(self.daemons[node].pid), *self.steps_of(node)]
-        for pid in family:
+        daemon = self.daemons.pop(node)
+        for pid in [daemon.pid, *self.processes_on(node)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.daemons.pop(node).wait()
+        daemon.wait()
 
-    def steps_of(self, node: str) -> list[int]:
-        """slurmstepd processes outlive their slurmd's fork; each child of theirs carries the node's name."""
-        return [pid for pid in self.processes() if environment_of(pid).get("SLURMD_NODENAME") == node]
+    def processes_on(self, node: str) -> list[int]:
+        """A slurmstepd belongs to no daemon; what it started has the node's name in its environment."""
+        families = [[pid, *descendants(pid)] for pid in self.processes() if name_of(pid) == "slurmstepd"]
+        on_node = lambda pid: environment_of(pid).get("SLURMD_NODENAME") == node
+        return [pid for family in families if any(map(on_node, family)) for pid in family]
 
     def start(self, name: str, words: list[str]) -> None:
         with open(self.folder / f"{name}.out", "ab") as output:
@@ -235,6 +237,12 @@ def environment_of(pid: int) -> dict[str, str]:
         words = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
         return dict(word.split("=", 1) for word in words if "=" in word)
     return {}
+
+
+def name_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def descendants(pid: int) -> list[int]:
