@@ -1,6 +1,7 @@
 """Kill a sweep at random moments until it is done, then compare it with one that nobody disturbed.
 
     python -m benchmarks.faults --kills 50
+    python -m benchmarks.faults --slurm --kills 20       on a SLURM of two nodes (benchmarks/faults_slurm.py)
 
 Both sweeps run the same command. One of them gets SIGKILL, launcher and workers alike, at seeded random moments after its
 first run has begun, and is issued again each time. Afterwards every run must hold the same metrics (time columns apart),
@@ -108,14 +109,20 @@ def campaign(words: list[str], runs_dir: Path, kills: int, span: float, seed: in
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=None, help="50, and 20 with --slurm")
     parser.add_argument("--methods", default="dppo,cppo")
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--span", type=float, default=None, help="seconds from the first run's begin in which a kill falls")
     parser.add_argument("--folder", type=Path, default=None, help="default: a temporary one, removed afterwards")
+    parser.add_argument("--slurm", action="store_true", help="faults on a SLURM of two nodes, brought up on this machine")
     parser.add_argument("settings", nargs="*", help="further settings of the sweep, key=value")
     chosen = parser.parse_args(arguments)
+    if chosen.slurm:
+        from benchmarks import faults_slurm
+
+        return faults_slurm.main(20 if chosen.kills is None else chosen.kills, chosen.seed, differences)
+    chosen.kills = 50 if chosen.kills is None else chosen.kills
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     try:
         return report(chosen, folder)

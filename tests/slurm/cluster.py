@@ -210,6 +210,17 @@ class Cluster:
                 found[f"{fields['ArrayJobId']}_{task}" if task.isdigit() else fields["JobId"]] = fields
         return found
 
+    def batch_script(self, job_id: str) -> int | None:
+        """The shell that runs the job's script; None if it is not running."""
+        script = f"job{int(self.jobs().get(job_id, {}).get('JobId', 0)):05d}/slurm_script"
+        return next((pid for pid in self.processes() if script in command_of(pid)), None)
+
+    def task(self, job_id: str) -> int | None:
+        """The python that srun started for the job."""
+        raw = self.jobs().get(job_id, {}).get("JobId")
+        mine = [pid for pid in self.processes() if environment_of(pid).get("SLURM_JOB_ID") == raw]
+        return next((pid for pid in mine if " -m submitit" in command_of(pid) and name_of(pid) != "srun"), None)
+
     def processes(self) -> list[int]:
         """All processes that this cluster's SLURM_CONF was given to."""
         mine = str(self.folder / "slurm.conf")
@@ -237,6 +248,12 @@ def environment_of(pid: int) -> dict[str, str]:
         words = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
         return dict(word.split("=", 1) for word in words if "=" in word)
     return {}
+
+
+def command_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    return ""
 
 
 def name_of(pid: int) -> str:
