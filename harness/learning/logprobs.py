@@ -7,10 +7,10 @@ difference between gigabytes and megabytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 @dataclass
@@ -32,15 +32,16 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def forward(ctx, hidden, weight, bias, tokens, topk_ids, chunk, softcap):
         logprobs, normaliser, entropy = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
         topk_logprobs = hidden.new_empty(topk_ids.shape, dtype=torch.float32)
+        logits_of = _Logits(weight, bias, softcap, _compute_dtype(hidden), min(chunk, len(hidden)))
         for part in _chunks(len(hidden), chunk):
-            logits = _logits(hidden[part], weight, bias, softcap)
-            normaliser[part] = logits.logsumexp(-1)
+            logits = logits_of(hidden[part])
+            normaliser[part] = logits_of.logsumexp(logits)
             logits -= normaliser[part, None]
             logprobs[part] = logits.gather(-1, tokens[part, None]).squeeze(-1)
             topk_logprobs[part] = logits.gather(-1, topk_ids[part])
-            entropy[part] = -torch.linalg.vecdot(logits.exp(), logits)
+            entropy[part] = -torch.linalg.vecdot(torch.exp(logits, out=logits_of.scratch[: len(logits)]), logits)
         ctx.save_for_backward(hidden, weight, bias, tokens, normaliser)
-        ctx.chunk, ctx.softcap = chunk, softcap
+        ctx.chunk, ctx.softcap, ctx.dtype = chunk, softcap, logits_of.dtype
         ctx.mark_non_differentiable(topk_logprobs, entropy)
         return logprobs, topk_logprobs, entropy
 
@@ -49,24 +50,64 @@ class _ChunkedLogprobs(torch.autograd.Function):
         hidden, weight, bias, tokens, normaliser = ctx.saved_tensors
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        logits_of = _Logits(weight, bias, ctx.softcap, ctx.dtype, min(ctx.chunk, len(hidden)))
         for part in _chunks(len(hidden), ctx.chunk):
-            logits = _logits(hidden[part], weight, bias, ctx.softcap)
-            grad = (logits - normaliser[part, None]).exp_().mul_(-grad_logprobs[part, None])
+            logits = logits_of(hidden[part])
+            slope = 1 - (logits / ctx.softcap).square() if ctx.softcap else None
+            grad = logits.sub_(normaliser[part, None]).exp_().mul_(-grad_logprobs[part, None])
             grad.scatter_add_(-1, tokens[part, None], grad_logprobs[part, None])
-            if ctx.softcap:
-                grad *= 1 - (logits / ctx.softcap).square()
-            grad = grad.to(hidden.dtype)
-            grad_hidden[part] = grad @ weight.to(hidden.dtype)
-            grad_weight += grad.T @ hidden[part]
+            if slope is not None:
+                grad *= slope
+            grad = grad.to(ctx.dtype)
+            grad_hidden[part] = grad @ logits_of.weight
+            _add_product(grad_weight, grad.T, hidden[part].to(ctx.dtype))
             if bias is not None:
                 grad_bias += grad.sum(0)
         return grad_hidden, grad_weight.to(weight.dtype), grad_bias, None, None, None, None
 
 
+class _Logits:
+    """Logits [n, V] float32 of one chunk after the other, each in the same memory: at a large vocabulary the system takes
+    longer to hand out fresh pages than the arithmetic does."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, softcap: float | None, dtype: torch.dtype, rows: int):
+        self.weight, self.softcap, self.dtype = weight.to(dtype), softcap, dtype
+        self.bias = None if bias is None else bias.to(dtype)
+        self.product = weight.new_empty(rows, len(weight), dtype=dtype)
+        self.logits = self.product if dtype == torch.float32 else torch.empty_like(self.product, dtype=torch.float32)
+
+    @cached_property
+    def scratch(self) -> Tensor:
+        return torch.empty_like(self.logits)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Of hidden [n, H]; the next call writes over it."""
+        rows = slice(len(hidden))
+        product = torch.mm(hidden.to(self.dtype), self.weight.T, out=self.product[rows])
+        if self.bias is not None:
+            product += self.bias
+        logits = product if self.dtype == torch.float32 else self.logits[rows].copy_(product)
+        return logits.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else logits
+
+    def logsumexp(self, logits: Tensor) -> Tensor:
+        largest = logits.amax(-1, keepdim=True)
+        shifted = torch.sub(logits, largest, out=self.scratch[: len(logits)])
+        return shifted.exp_().sum(-1).log_().add_(largest.squeeze(-1))
+
+
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
+    """Of the matrix product: autocast's where it is on, else that of the hidden states."""
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in float32; in place where both are float32, as [V, H] is large."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
+
+
 def _chunks(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
-
-
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    logits = F.linear(hidden, weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)).float()
-    return softcap * torch.tanh(logits / softcap) if softcap else logits

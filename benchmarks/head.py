@@ -1,0 +1,91 @@
+"""Memory and time of log-probs, top 20 and entropy at a vocabulary of 151,936: `python -m benchmarks head`.
+
+Each way runs in a process of its own, so that its peak is its own. TRL's fused head records no top 20; Liger's, where it is
+installed, neither top 20 nor entropy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from benchmarks.ratio import Ratio
+from harness.planning.measure import PROMPT_RETURN, Watermark
+
+VOCAB, HIDDEN, TOP_K, CHUNK = 151_936, 256, 20, 256
+
+
+def materialised(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
+    logprobs = (hidden @ weight.T).log_softmax(-1)
+    with torch.no_grad():
+        logprobs.gather(-1, topk_ids)
+        -(logprobs.exp() * logprobs).sum(-1)
+    return logprobs.gather(-1, tokens[:, None]).squeeze(-1)
+
+
+def harness(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
+    from harness.learning.logprobs import token_logprobs
+
+    head = torch.nn.Linear(HIDDEN, VOCAB, bias=False, device="meta")
+    head.weight = torch.nn.Parameter(weight, requires_grad=True)
+    return token_logprobs(hidden, head, tokens, topk_ids, CHUNK).logprobs
+
+
+def trl(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
+    from trl.kernels import ChunkedLogProbFunction
+
+    return ChunkedLogProbFunction.apply(hidden, weight, None, tokens, 1.0, 8192)[0]
+
+
+WAYS: dict[str, Callable[..., Tensor]] = {"materialised": materialised, "harness": harness, "trl": trl}
+
+
+def run(quick: bool) -> list[Ratio]:
+    num_tokens, num_rounds = (512, 1) if quick else (2048, 3)
+    ways = [way for way in WAYS if way != "trl" or find_spec("trl")]
+    rounds = [{way: alone(way, num_tokens) for way in ways} for _ in range(num_rounds)]
+    ratio = lambda what, way: [r[way][what] / r["harness"][what] for r in rounds]
+    found = [
+        Ratio("head_memory_vs_materialised", f"peak memory of materialised logits over ours, {num_tokens} tokens",
+              ratio("bytes", "materialised"), 12),  # fmt: skip
+        Ratio("head_time_vs_materialised", "time of materialised logits over ours", ratio("seconds", "materialised"), 1.0),
+    ]
+    if "trl" in ways:
+        found += [
+            Ratio("head_memory_vs_trl", "peak memory of TRL's fused head over ours", ratio("bytes", "trl")),
+            Ratio("head_time_vs_trl", "time of TRL's fused head over ours", ratio("seconds", "trl")),
+        ]
+    return found
+
+
+def alone(way: str, num_tokens: int) -> dict:
+    command = [sys.executable, "-m", __name__, way, str(num_tokens)]
+    environment = os.environ | {"GLIBC_TUNABLES": PROMPT_RETURN}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def forward_backward(way: str, num_tokens: int) -> dict:
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(num_tokens, HIDDEN, generator=generator, requires_grad=True)
+    weight = (0.02 * torch.randn(VOCAB, HIDDEN, generator=generator)).requires_grad_()
+    tokens = torch.randint(VOCAB, (num_tokens,), generator=generator)
+    topk_ids = torch.randint(VOCAB, (num_tokens, TOP_K), generator=generator)
+    with Watermark() as watermark:
+        start = time.perf_counter()
+        WAYS[way](hidden, weight, tokens, topk_ids).sum().backward()
+        seconds = time.perf_counter() - start
+    return {"bytes": watermark.bytes, "seconds": seconds}
+
+
+if __name__ == "__main__":
+    print(json.dumps(forward_backward(sys.argv[1], int(sys.argv[2]))))

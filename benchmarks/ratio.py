@@ -1,0 +1,72 @@
+"""Ratios of things that were timed side by side, round by round, in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One figure: `values` holds a value for each round. A target is a least value, or with at_most a greatest one."""
+
+    key: str
+    text: str
+    values: list[float]
+    target: float | None = None
+    at_most: bool = False
+
+    @property
+    def value(self) -> float:
+        return median(self.values)
+
+    @property
+    def holds(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+    def row(self) -> str:
+        sign = "≤" if self.at_most else "≥"
+        target = "" if self.target is None else f"{sign} {self.target:g} {'yes' if self.holds else 'no'}"
+        spread = f"{min(self.values):.3f} – {max(self.values):.3f}"
+        return f"| {self.key} | {self.text} | {self.value:.3f} | {spread} | {len(self.values)} | {target} |"
+
+
+HEAD = "| key | what | median | from – to | rounds | target |\n|---|---|---|---|---|---|"
+
+
+@dataclass
+class Clock:
+    """Seconds by name, and what they were spent on."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: int = 1
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def per_token(self, name: str) -> float:
+        return self.seconds[name] / self.tokens
+
+
+def interleaved(sides: dict[str, Callable[[], Clock]], num_rounds: int) -> dict[str, list[Clock]]:
+    """Each side once to warm up, then num_rounds rounds in which each takes its turn: what slows the machine slows all."""
+    for side in sides.values():
+        side()
+    rounds: dict[str, list[Clock]] = {name: [] for name in sides}
+    for _ in range(num_rounds):
+        for name, side in sides.items():
+            rounds[name].append(side())
+    return rounds
+
+
+def faster(rounds: dict[str, list[Clock]], than: str, side: str, name: str) -> list[float]:
+    """How many times as fast `side` is as `than`, per token, in each round."""
+    return [theirs.per_token(name) / ours.per_token(name) for theirs, ours in zip(rounds[than], rounds[side], strict=True)]
