@@ -21,7 +21,8 @@ def main(config: DictConfig) -> None:
     with open_dict(config):
         config.hydra = OmegaConf.create(OmegaConf.to_container(HydraConfig.instance().cfg.hydra, resolve=False))
     plan = compose.plan_from(config)
-    executor = "debug" if plan.config.cluster.executor == "local" else None  # one run needs no worker
+    cluster = plan.config.cluster
+    executor = "debug" if cluster.executor == "local" and cluster.ranks == 1 else None  # one run needs no worker
     sys.exit(launcher.launch([plan], [list(config.hydra.overrides.task)], executor))
 
 

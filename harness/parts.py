@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 
 import torch
 from torch import nn
 
 from evals import benchmarks
-from evals.graders import Grader, make_grader
+from evals.graders import Grade, Grader, make_grader
 from harness.data import step_problems, training_prompts
+from harness.distributed import ALONE, Ranks, here
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
 from harness.learning.learner import Learner
 from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
-from harness.rollout.canary import check_push, gate, gate_limits, score_fresh
+from harness.rollout.canary import check_push, gate, gate_limits, learner_logprobs, score_fresh
+from harness.rollout.divided import DividedEngine
 from harness.rollout.queue import RolloutQueue
 from harness.rollout.records import Rollout, RolloutEngine
 from harness.runs.checkpoint import (
@@ -36,9 +39,26 @@ from harness.tracker import Tracker, make_tracker
 log = logging.getLogger(__name__)
 
 
+class SharedGrader(Grader):
+    """The first rank grades, and all ranks get its verdicts."""
+
+    def __init__(self, grader: Grader, ranks: Ranks):
+        self.grader, self.ranks = grader, ranks
+        self.name, self.version = grader.name, grader.version
+
+    def grade_many(self, responses: Sequence[str], answers: Sequence[str], truncated: Sequence[bool]) -> list[Grade]:
+        return self.ranks.first(lambda: self.grader.grade_many(responses, answers, truncated))
+
+    def close(self) -> None:
+        self.grader.close()
+
+
 @dataclass
 class Parts:
+    """On every rank the same; the folder and the tracker are written by the first one alone."""
+
     plan: RunPlan
+    ranks: Ranks
     model: nn.Module
     tokenizer: object
     engine: RolloutEngine
@@ -70,7 +90,8 @@ class Parts:
     def push(self) -> None:
         """The learner's weights to the engine, and proof that they arrived."""
         self.engine.push(self.model, self.learner.num_updates)
-        check_push(self.engine, self.model, self.canary_prompts, self.config.mismatch)
+        score = partial(learner_logprobs, self.learner)
+        check_push(self.engine, self.model, self.canary_prompts, self.config.mismatch, score)
 
     @cached_property
     def canary_prompts(self) -> list[list[int]]:
@@ -83,7 +104,8 @@ class Parts:
             return {}
         metrics = score_fresh(fresh, self.learner, self.config.rollout.canary_rows)
         found = gate(metrics, gate_limits(self.config.mismatch, self.model), self.config.mismatch, step)
-        if found and self.config.mismatch.action == "mark" and not (self.folder.read_status() or {}).get("mismatch_step"):
+        mark = found and self.config.mismatch.action == "mark" and self.ranks.is_first
+        if mark and not (self.folder.read_status() or {}).get("mismatch_step"):
             self.folder.update_status(mismatch_step=step, mismatch_reason=found)
         return metrics
 
@@ -91,17 +113,20 @@ class Parts:
         config, engine = self.config, self.engine
         batches = evaluate(engine, self.questions, self.tokenizer, self.eval_grader, config.eval, config.seed, step)
         samples = [sample for batch in batches for sample in batch]
-        if config.record.samples:
-            save_samples(self.folder.path, samples)
         rows = eval_rows(samples)
-        self.folder.append("evals", rows)
+        if self.ranks.is_first:
+            if config.record.samples:
+                save_samples(self.folder.path, samples)
+            self.folder.append("evals", rows)
         self.see_evaluations(rows)
         self.tracker.log_evaluation(rows)
 
     def record(self, row: dict) -> None:
         """A step's metrics: stored first, then looked at."""
-        self.folder.lock.require()
-        self.folder.append("metrics", [row])
+        row = self.ranks.agree(row)
+        if self.ranks.is_first:
+            self.folder.lock.require()
+            self.folder.append("metrics", [row])
         self.watch.see(row)
         self.mark_collapse()
         self.tracker.log(row)
@@ -113,7 +138,7 @@ class Parts:
 
     def mark_collapse(self) -> None:
         breach = self.watch.breach
-        if breach and (self.folder.read_status() or {}).get("collapse_step") != breach.step:
+        if breach and self.ranks.is_first and (self.folder.read_status() or {}).get("collapse_step") != breach.step:
             self.folder.update_status(collapse_step=breach.step, collapse_reason=breach.reason)
 
     def is_best(self, step: int) -> bool:
@@ -131,67 +156,77 @@ class Parts:
             self.scores.get(step),
         )
         kept = self.config.checkpoint
-        save_checkpoint(self.folder.path / "checkpoints", checkpoint, kept.keep_last, kept.keep_best)
+        if self.ranks.is_first:
+            save_checkpoint(self.folder.path / "checkpoints", checkpoint, kept.keep_last, kept.keep_best)
+        else:
+            checkpoint.send()
 
 
 def build(plan: RunPlan) -> Parts:
-    config = plan.config
+    config, ranks = plan.config, here()
     tokenizer = load_tokenizer(config.model.path, config.model.revision)
-    model = load_model(config.model)
-    learner = Learner(model, config.method, config.train, config.rollout.max_response_length)
-    engine = make_engine(config, model, tokenizer)
+    model = load_model(config.model, with_weights=ranks.is_first)
+    engine = make_engine(config, model, tokenizer, ranks)  # before the learner divides the model: it may need a whole copy
+    learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks)
     parts = Parts(
         plan,
+        ranks,
         model,
         tokenizer,
         engine,
         learner,
         RolloutQueue(config, engine),
-        make_grader(config.data.grader),
-        make_grader(config.eval.grader),
+        SharedGrader(make_grader(config.data.grader), ranks),
+        SharedGrader(make_grader(config.eval.grader), ranks),
         [question for name in config.eval.benchmarks for question in load_questions(name, config)],
-        make_tracker(config.tracker, plan),
+        make_tracker(config.tracker, plan) if ranks.is_first else Tracker(),
         CollapseWatch(vars(config.train.collapse), config.train.steps),
         scores={},
         done=0,
     )
     restore(parts)
+    parts.push()
     return parts
 
 
 def restore(parts: Parts) -> None:
-    checkpoint = load_checkpoint(parts.folder.path / "checkpoints")
-    if checkpoint is None:
-        parts.push()
+    ranks, root = parts.ranks, parts.folder.path / "checkpoints"
+    checkpoint = load_checkpoint(root) if ranks.is_first else None
+    facts = ranks.agree(checkpoint and replace(checkpoint, model={}, optimizer={}))
+    if facts is None:
         return
-    restore_model(parts.model, checkpoint.model)
-    restore_optimizer(parts.model, parts.learner.optimizer, checkpoint.optimizer)
-    parts.learner.num_updates = checkpoint.num_updates
-    parts.queue.restore(checkpoint.step, checkpoint.queue)
-    parts.push()
-    parts.done = checkpoint.step
+    restore_model(parts.model, (checkpoint or facts).model, ranks)
+    restore_optimizer(parts.model, parts.learner.optimizer, (checkpoint or facts).optimizer, ranks)
+    parts.learner.num_updates = facts.num_updates
+    parts.queue.restore(facts.step, facts.queue)
+    parts.done = facts.step
     log.info("resuming %s after step %d", parts.plan.run_id, parts.done)
     look_back(parts)
 
 
 def look_back(parts: Parts) -> None:
     """Show the collapse rule what is stored up to the checkpoint; rows beyond it will be written again."""
-    for row in parts.folder.rows("metrics"):
+    metrics, evals = parts.ranks.first(lambda: [parts.folder.rows(name) for name in ("metrics", "evals")])
+    for row in metrics:
         if row["step"] <= parts.done:
             parts.watch.see(row)
-    parts.see_evaluations([row for row in parts.folder.rows("evals") if row["step"] <= parts.done])
+    parts.see_evaluations([row for row in evals if row["step"] <= parts.done])
     parts.mark_collapse()
 
 
-def make_engine(config: Config, model: nn.Module, tokenizer) -> RolloutEngine:
-    stop_ids = stop_token_ids(model.generation_config, tokenizer)
+def make_engine(config: Config, model: nn.Module, tokenizer, ranks: Ranks = ALONE) -> RolloutEngine:
+    engine = one_engine(config, model, stop_token_ids(model.generation_config, tokenizer), ranks)
+    return engine if ranks.size == 1 else DividedEngine(engine, ranks)
+
+
+def one_engine(config: Config, model: nn.Module, stop_ids: list[int], ranks: Ranks) -> RolloutEngine:
     if config.rollout.engine == "vllm":
         from harness.rollout.vllm import VllmEngine
 
         return VllmEngine(model, stop_ids, config)
     from harness.rollout.decode import TransformersEngine
 
-    return TransformersEngine(model, stop_ids, getattr(torch, config.rollout.precision), config.rollout.max_rows)
+    return TransformersEngine(model, stop_ids, getattr(torch, config.rollout.precision), config.rollout.max_rows, ranks)
 
 
 def load_questions(name: str, config: Config) -> list[Question]:

@@ -68,7 +68,7 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
     age = learner.num_updates - int(rollout.weight_version)
     recorded = recording_due(config.record, step)
     updates = [learner.update(experience.rows(rows), timer, keep_pairs=recorded and rows is split[-1]) for rows in split]
-    if recorded and updates:
+    if recorded and updates and parts.ranks.is_first:
         with timer("record"):
             record_step(parts, step, updates, rollout, rewards)
     with timer("push"):
@@ -90,4 +90,4 @@ def verdict(parts: Parts, step: int, stop: StopRequest) -> str:
         return "completed"
     if parts.config.train.on_collapse == "stop" and parts.watch.breach:
         return "collapsed"
-    return "preempted" if stop() else "completed"
+    return "preempted" if parts.ranks.any(stop()) else "completed"

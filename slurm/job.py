@@ -12,6 +12,7 @@ from pathlib import Path
 
 import submitit
 
+from harness.distributed import here, join
 from harness.runs.attempt import BUSY, StopRequest, attempt
 from harness.settings.compose import compose_plan
 from harness.settings.identity import RunPlan
@@ -71,6 +72,7 @@ def run(overrides: list[str], run_id: str, launch: str) -> None:
     stop = SlurmStop(plan.folder, plan.config.cluster.signal_delay_s)
     stop.listen(signal.SIGUSR2)
     set_threads()
+    join(plan.config.cluster.device)
     if attempt_when_free(plan, stop, launch) == BUSY:
         log.warning("%s is owned by another process: %s", run_id, plan.folder.lock.owner())
 
@@ -78,7 +80,7 @@ def run(overrides: list[str], run_id: str, launch: str) -> None:
 def attempt_when_free(plan: RunPlan, stop: StopRequest, launch: str) -> str:
     """A lost node cannot release its lock: wait until the lock is known to be dead."""
     end = time.monotonic() + TAKEOVER_SECONDS
-    while (state := attempt(plan, train, stop, launch)) == BUSY and time.monotonic() < end and not stop():
+    while (state := attempt(plan, train, stop, launch)) == BUSY and not here().any(stop() or time.monotonic() > end):
         time.sleep(RETRY_SECONDS)
     return state
 

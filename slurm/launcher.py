@@ -15,6 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from harness.display import Display, describe, summary
+from harness.distributed import here, is_first, world_size
 from harness.settings.compose import plan_from
 from harness.settings.identity import RunPlan
 from slurm import submit
@@ -82,6 +83,8 @@ def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | Non
     """Run or submit what is not finished; print progress and the final table. Returns the exit code."""
     refuse_duplicates(plans)
     config = plans[0].config
+    if world_size() > 1:  # one of the ranks that torchrun, say, has started: they go through the runs together
+        return work_together(plans)
     chosen = EXECUTORS[executor or config.cluster.executor]
     not_done = [i for i, plan in enumerate(plans) if not plan.folder.finished]
     open_plans, jobs = [plans[i] for i in not_done], [overrides[i] for i in not_done]
@@ -101,6 +104,15 @@ def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | Non
             chosen.run(open_plans, jobs, display)
     print(summary(plans))
     return 0 if all(plan.folder.finished for plan in plans) else 1
+
+
+def work_together(plans: list[RunPlan]) -> int:
+    """The first rank shows what happens."""
+    with Display(plans, plans[0].config.harness.display if is_first() else "none") as display:
+        run_in_process(plans, [], display)
+    if is_first():
+        print(summary(plans))
+    return here().first(lambda: 0 if all(plan.folder.finished for plan in plans) else 1)
 
 
 def refuse_duplicates(plans: list[RunPlan]) -> None:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import sys
 import time
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
 import submitit
+from submitit.helpers import TorchDistributedEnvironment
 
 from harness.display import Display
+from harness.distributed import here, join
 from harness.runs.attempt import StopRequest, attempt
+from harness.settings.config import ClusterConfig
 from harness.settings.identity import RunPlan
 from harness.store import born
 
@@ -32,7 +37,9 @@ def run_in_process(plans: list[RunPlan], overrides: list[list[str]], display: Di
     """For a debugger and for single runs: errors end up in the run's folder, Ctrl-C stops after the step."""
     import torch
 
-    torch.set_num_threads(plans[0].config.cluster.threads)
+    cluster = plans[0].config.cluster
+    torch.set_num_threads(cluster.threads)
+    join(cluster.device)
     stop = StopRequest()
     stop.listen()
     with display.in_background():
@@ -41,9 +48,9 @@ def run_in_process(plans: list[RunPlan], overrides: list[list[str]], display: Di
 
 def run_in_workers(plans: list[RunPlan], overrides: list[list[str]], display: Display) -> None:
     cluster = plans[0].config.cluster
-    num_workers = min(len(plans), cluster.processes or max(1, (os.cpu_count() or 1) // cluster.threads))
+    num_workers = min(len(plans), cluster.processes or places(cluster))
     folder = Path(plans[0].config.runs_dir) / ".jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    sweep = _Sweep(overrides, folder, cluster.threads)
+    sweep = _Sweep(overrides, folder, cluster)
     try:
         sweep.keep_going(plans, num_workers, display)
     except KeyboardInterrupt:
@@ -51,23 +58,37 @@ def run_in_workers(plans: list[RunPlan], overrides: list[list[str]], display: Di
         sweep.stop(display)
 
 
+def places(cluster: ClusterConfig) -> int:
+    """How many workers this machine has room for: each rank of a worker takes a GPU, or `threads` cores."""
+    num_gpus = gpus(cluster)
+    if num_gpus and num_gpus < cluster.ranks:
+        raise ValueError(f"cluster.ranks={cluster.ranks}, but this machine has {num_gpus} GPUs: lower it, or cluster.device=cpu")
+    return num_gpus // cluster.ranks or max(1, (os.cpu_count() or 1) // (cluster.threads * cluster.ranks))
+
+
+def gpus(cluster: ClusterConfig) -> int:
+    import torch
+
+    return 0 if cluster.device == "cpu" else torch.cuda.device_count()
+
+
 class _Sweep:
     """The workers of one launch, their folder, and how they are told to stop."""
 
-    def __init__(self, overrides: list[list[str]], folder: Path, threads: int):
-        self.overrides, self.folder, self.threads = overrides, folder, threads
+    def __init__(self, overrides: list[list[str]], folder: Path, cluster: ClusterConfig):
+        self.overrides, self.folder, self.cluster = overrides, folder, cluster
         self.launch_id = folder.name
-        self.workers: list[submitit.Job] = []
+        self.workers: dict[int, submitit.Job] = {}  # by place: which GPUs a worker sees
         self.num_started = 0
 
     def keep_going(self, plans: list[RunPlan], num_workers: int, display: Display) -> None:
         """Keep num_workers alive while there are runs left to take."""
         limit = num_workers + MAX_DEATHS * len(plans)
         while True:
-            self.workers = [worker for worker in self.workers if not worker.done()]
+            self.workers = {place: worker for place, worker in self.workers.items() if not worker.done()}
             waiting = [plan for plan in plans if self.is_waiting(plan)]
             while len(self.workers) < min(num_workers, len(waiting)) and self.num_started < limit:
-                self.start_worker()
+                self.start_worker(min(set(range(num_workers)) - self.workers.keys()))
             display.update()
             if not self.workers:
                 return
@@ -78,20 +99,30 @@ class _Sweep:
         status = plan.folder.read_status() or {}
         return not plan.folder.finished and not failed_in(status, self.launch_id)
 
-    def start_worker(self) -> None:
-        executor = submitit.LocalExecutor(self.folder)
-        executor.update_parameters(timeout_min=NO_LIMIT_MINUTES)
-        threads = str(self.threads)
+    def start_worker(self, place: int) -> None:
+        executor, ranks = submitit.LocalExecutor(self.folder), self.cluster.ranks
+        executor.update_parameters(timeout_min=NO_LIMIT_MINUTES, tasks_per_node=ranks, **self.visible_gpus(place))
+        threads = str(self.cluster.threads)
         tunables = os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # huge pages: decoding is a fifth faster
         variables = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+        if ranks > 1:
+            variables["MASTER_PORT"] = str(free_port())
         with _inherited(**variables, GLIBC_TUNABLES=tunables):
             me = (os.getpid(), born(os.getpid()))
-            self.workers.append(executor.submit(work, self.overrides, self.threads, str(self.folder), me))
+            self.workers[place] = executor.submit(work, self.overrides, self.cluster.threads, str(self.folder), me)
         self.num_started += 1
+
+    def visible_gpus(self, place: int) -> dict:
+        """submitit shows a worker these GPUs only, and none without them."""
+        ranks, num_gpus = self.cluster.ranks, gpus(self.cluster)
+        if num_gpus == 0:
+            return {}
+        shown = [gpu % num_gpus for gpu in range(place * ranks, (place + 1) * ranks)]
+        return {"gpus_per_node": ranks, "visible_gpus": shown}
 
     def stop(self, display: Display) -> None:
         (self.folder / "stop").touch()
-        while any(not worker.done() for worker in self.workers):
+        while any(not worker.done() for worker in self.workers.values()):
             display.update()
             time.sleep(POLL_SECONDS)
 
@@ -106,22 +137,47 @@ def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[
     stop_file = Path(folder) / "stop"
     stop = StopRequest(lambda: stop_file.exists() or born(launcher[0]) != launcher[1])
     stop.listen()
-    work_through([compose_plan(job) for job in overrides], stop, launch_id=Path(folder).name)
+    plans = [compose_plan(job) for job in overrides]
+    take_rank()
+    join(plans[0].config.cluster.device)
+    work_through(plans, stop, launch_id=Path(folder).name)
 
 
 def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None = None) -> None:
-    """Attempt each run that is free; a failure is written into its folder and stops no other."""
+    """Attempt each run that is free; a failure is written into its folder and stops no other.
+
+    Ranks go through the runs together. When one of them fails, all end: the others are somewhere in the middle of that run.
+    """
     from harness.run import train
 
+    ranks = here()
     for plan in plans:
-        if stop():
+        if ranks.any(stop()):
             return
-        if launch_id and failed_in(plan.folder.read_status() or {}, launch_id):
+        if launch_id and ranks.first(lambda plan=plan: failed_in(plan.folder.read_status() or {}, launch_id)):
             continue
         try:
             attempt(plan, train, stop, launch_id)
         except Exception as error:
             log.error("%s failed: %s (traceback in %s/logs)", plan.run_id, error, plan.folder.path)
+            if ranks.size > 1:
+                raise
+
+
+def take_rank() -> None:
+    """Put into the environment which of its run's ranks this task is, where submitit has started several."""
+    task = submitit.JobEnvironment()
+    if task.num_tasks > 1:
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    if task.num_tasks > 1 and task.num_nodes == 1:  # a machine need not be able to resolve its own name
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def failed_in(status: dict, launch_id: str) -> bool:

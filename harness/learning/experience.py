@@ -45,6 +45,10 @@ class Experience:
     def to(self, device: torch.device) -> Experience:
         return Experience(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
+    def without_tokens(self) -> Experience:
+        """The same inputs with nothing to learn from."""
+        return replace(self, mask=torch.zeros_like(self.mask))
+
     def with_anchor(self, logprobs: Tensor, topk_logprobs: Tensor) -> Experience:
         return replace(self, anchor_logprobs=logprobs, anchor_topk_logprobs=topk_logprobs)
 
@@ -88,10 +92,13 @@ def minibatches(num_rows: int, num_updates: int, seed: int) -> list[Tensor]:
     return [torch.from_numpy(part) for part in np.array_split(order, num_updates) if len(part)]
 
 
-def microbatches(batch: Experience, token_budget: int) -> list[Tensor]:
-    """Row indices of micro-batches: sorted by length, each at most token_budget padded positions (one row at least)."""
+def microbatches(batch: Experience, token_budget: int, rank: int = 0, num_ranks: int = 1) -> list[Tensor]:
+    """Row indices of one rank's micro-batches: sorted by length, each at most token_budget padded positions (one row at least).
+
+    Rows are dealt to the ranks in order of length, so that each computes about as much; a rank may get none.
+    """
     lengths = (batch.prompt_lengths + batch.lengths).tolist()
-    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)[rank::num_ranks]
     parts: list[list[int]] = []
     for row in order:
         if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= token_budget:

@@ -5,7 +5,7 @@ A rule sees detached tensors and answers with weights; everything that carries g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -13,10 +13,12 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from harness.distributed import ALONE, Ranks
 from harness.learning.divergence import PolicyPair, divergence, kl_direction
 from harness.learning.experience import Experience, microbatches
-from harness.learning.logprobs import token_logprobs
+from harness.learning.logprobs import Scorer
 from harness.learning.loss import Totals, surrogate_loss, token_scale
+from harness.learning.sharded import on_device, shard, whole
 from harness.settings.config import TrainConfig
 from harness.telemetry.timing import Timer
 from methods.base import Decision, Rule, TokenBatch
@@ -46,9 +48,9 @@ class Judged:
 
 @dataclass
 class Update:
-    """One optimizer step."""
+    """One optimizer step, of all ranks together."""
 
-    judged: list[Judged]
+    judged: list[Judged]  # of the whole minibatch on the first rank; empty on the others
     loss: float
     grad_norm: float
     skipped: bool  # the loss or the gradient was not finite
@@ -56,12 +58,14 @@ class Update:
 
 
 class Learner:
-    def __init__(self, model: nn.Module, rule: Rule, config: TrainConfig, horizon: int):
-        self.model, self.rule, self.config, self.horizon = model, rule, config, horizon
-        self.head = model.get_output_embeddings()
-        text_config = model.config.get_text_config()
-        self.vocab_size = text_config.vocab_size
-        self.softcap = getattr(text_config, "final_logit_softcapping", None)
+    """One for any number of ranks. Each computes its share of a minibatch's rows with the denominators of the whole; what is
+    reduced over ranks is the gradient (harness/learning/sharded.py), the loss and what the metrics look at."""
+
+    def __init__(self, model: nn.Module, rule: Rule, config: TrainConfig, horizon: int, ranks: Ranks = ALONE):
+        self.model, self.rule, self.config, self.horizon, self.ranks = model, rule, config, horizon, ranks
+        self.scorer = Scorer(model, config.logprob_chunk)
+        self.vocab_size = model.config.get_text_config().vocab_size
+        shard(self.scorer, model, ranks)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), config.lr, tuple(config.betas), config.adam_eps, config.weight_decay, fused=True
         )
@@ -70,9 +74,10 @@ class Learner:
     def update(self, minibatch: Experience, timer: Timer, keep_pairs: bool = False) -> Update:
         """Accumulate the gradient of a whole minibatch, then take one optimizer step unless it is not finite."""
         totals = Totals.of(minibatch.mask)
-        device = self.model.device
-        parts = [minibatch.rows(index).to(device) for index in microbatches(minibatch, self.config.token_budget)]
-        decisions = self.decide_together(parts, timer) if self.rule.scope == "minibatch" else [None] * len(parts)
+        indices, num_idle = self.share(minibatch)
+        parts = [minibatch.rows(index).to(self.ranks.device) for index in indices]
+        together = self.rule.scope == "minibatch"
+        decisions = self.decide_together(minibatch, parts, num_idle, timer) if together else [None] * len(parts)
         judged, loss = [], 0.0
         for part, decision in zip(parts, decisions, strict=True):
             with timer("forward_backward"):
@@ -83,27 +88,37 @@ class Learner:
                 loss += self.backward(judged[-1], scored.logprobs, totals)
             if not keep_pairs:
                 judged[-1].pair = None
+        with timer("forward_backward"):
+            for nothing in self.idle(minibatch, num_idle):
+                nothing.logprobs.sum().backward()
         with timer("optimizer"):
+            loss = self.ranks.sum(loss)
             grad_norm, skipped = self.step(loss)
-        return Update(judged, loss, grad_norm, skipped, sum(part.inputs.numel() for part in parts))
+        num_positions = self.ranks.sum(sum(part.inputs.numel() for part in parts))
+        return Update(self.collect(judged), loss, grad_norm, skipped, num_positions)
+
+    def share(self, batch: Experience) -> tuple[list[Tensor], int]:
+        """Row indices of this rank's micro-batches, and how many fewer they are than those of the rank that has most."""
+        split = [microbatches(batch, self.config.token_budget, rank, self.ranks.size) for rank in range(self.ranks.size)]
+        own = split[self.ranks.rank]
+        return own, max(map(len, split)) - len(own)
+
+    def idle(self, batch: Experience, count: int) -> Iterator[Scored]:
+        """Passes over nothing: layers are gathered by all ranks together, so all of them pass equally often."""
+        for _ in range(count):
+            yield self.score(batch.rows(torch.tensor([0])).without_tokens().to(self.ranks.device))
+
+    def collect(self, judged: list[Judged]) -> list[Judged]:
+        return [j for part in self.ranks.gather_to_first(on_device(judged, "cpu")) for j in part]
 
     def score(self, part: Experience) -> Scored:
         """One forward pass. Right padding needs no attention mask: no valid token attends to what comes after it."""
+        # the state at position j predicts token j + 1
+        column = torch.arange(part.inputs.shape[1], device=part.inputs.device) + 1
+        predicts = (column >= part.prompt_lengths[:, None]) & (column < (part.prompt_lengths + part.lengths)[:, None])
         with self.autocast():
-            hidden = self.model.base_model(part.inputs, use_cache=False).last_hidden_state
-            # the state at position j predicts token j + 1
-            column = torch.arange(part.inputs.shape[1], device=part.inputs.device) + 1
-            predicts = (column >= part.prompt_lengths[:, None]) & (column < (part.prompt_lengths + part.lengths)[:, None])
-            flat = token_logprobs(
-                hidden[predicts],
-                self.head,
-                part.tokens[part.mask],
-                part.topk_ids[part.mask],
-                self.config.logprob_chunk,
-                self.softcap,
-            )
-        unflatten = lambda values: values.new_zeros(*part.mask.shape, *values.shape[1:]).index_put((part.mask,), values)
-        return Scored(unflatten(flat.logprobs), unflatten(flat.topk_logprobs), unflatten(flat.entropy))
+            flat = self.scorer(part.inputs, predicts, part.tokens[part.mask], part.topk_ids[part.mask])
+        return Scored(*(values.new_zeros(*part.mask.shape, *values.shape[1:]).index_put((part.mask,), values) for values in flat))
 
     @torch.no_grad()
     def judge(self, part: Experience, scored: Scored, decision: Decision | None = None) -> Judged:
@@ -130,15 +145,20 @@ class Learner:
         return float(loss.detach())
 
     @torch.no_grad()
-    def decide_together(self, parts: list[Experience], timer: Timer) -> list[Decision]:
+    def decide_together(self, minibatch: Experience, parts: list[Experience], num_idle: int, timer: Timer) -> list[Decision]:
         """For rules that look at the whole minibatch: an extra pass, then one decision cut back into micro-batches."""
         with timer("minibatch_pass"):
             batches = [self.judge(part, self.score(part), decision=Decision(*[torch.zeros(())] * 2)).batch for part in parts]
-            return split_decision(self.rule(join_batches(batches)), batches)
+            list(self.idle(minibatch, num_idle))
+            by_rank = self.ranks.gather(on_device(batches, "cpu"))
+            everything = [batch for rank in by_rank for batch in rank]
+            decisions = split_decision(self.rule(join_batches(everything)), everything)
+            start = sum(map(len, by_rank[: self.ranks.rank]))
+            return on_device(decisions[start : start + len(parts)], self.ranks.device)
 
     def step(self, loss: float) -> tuple[float, bool]:
         """Clip and step; a non-finite loss or gradient changes nothing but the counter."""
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
         skipped = not (torch.isfinite(norm) and torch.isfinite(torch.tensor(loss)))
         if not skipped:
             for group in self.optimizer.param_groups:
@@ -155,17 +175,19 @@ class Learner:
     @torch.no_grad()
     def logprobs(self, experience: Experience) -> tuple[Tensor, Tensor]:
         """Log-probs [N, T] and top-k log-probs [N, T, K] of all rows with the present weights, without gradient."""
+        indices, num_idle = self.share(experience)
+        scored = [on_device(self.score(experience.rows(index).to(self.ranks.device)), "cpu") for index in indices]
+        list(self.idle(experience, num_idle))
         logprobs, topk = torch.zeros_like(experience.anchor_logprobs), torch.zeros_like(experience.anchor_topk_logprobs)
-        for index in microbatches(experience, self.config.token_budget):
-            scored = self.score(experience.rows(index).to(self.model.device))
-            width = scored.logprobs.shape[1]
-            logprobs[index, :width], topk[index, :width] = scored.logprobs.cpu(), scored.topk_logprobs.cpu()
+        for index, part in (pair for rank in self.ranks.gather(list(zip(indices, scored, strict=True))) for pair in rank):
+            width = part.logprobs.shape[1]
+            logprobs[index, :width], topk[index, :width] = part.logprobs, part.topk_logprobs
         return logprobs, topk
 
     def autocast(self):
         if self.config.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.model.device.type, getattr(torch, self.config.precision))
+        return torch.autocast(self.ranks.device.type, getattr(torch, self.config.precision))
 
 
 def token_batch(rule: Rule, pair: PolicyPair, score: Score, advantages: Tensor, response_key: Tensor, horizon: int) -> TokenBatch:

@@ -6,20 +6,33 @@ difference between gigabytes and megabytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
-@dataclass
-class TokenLogprobs:
-    """Of N tokens, float32; only `logprobs` carries gradient."""
+class TokenLogprobs(NamedTuple):
+    """Of N tokens, from the full softmax, float32; only `logprobs` carries gradient."""
 
     logprobs: Tensor  # [N]
-    topk_logprobs: Tensor  # [N, K] at the given ids, from the full softmax
+    topk_logprobs: Tensor  # [N, K] at the given ids
     entropy: Tensor  # [N] nat
+
+
+class Scorer(nn.Module):
+    """A causal LM whose forward gives the log-probs of given tokens instead of logits."""
+
+    def __init__(self, model: nn.Module, chunk: int):
+        super().__init__()
+        self.model, self.chunk = model, chunk
+        self.softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+
+    def forward(self, inputs: Tensor, predicts: Tensor, tokens: Tensor, topk_ids: Tensor) -> TokenLogprobs:
+        """inputs [b, L] token ids; predicts [b, L] bool, the N positions that predict `tokens` [N]; topk_ids [N, K]."""
+        hidden = self.model.base_model(inputs, use_cache=False).last_hidden_state
+        return token_logprobs(hidden[predicts], self.model.get_output_embeddings(), tokens, topk_ids, self.chunk, self.softcap)
 
 
 def token_logprobs(hidden: Tensor, head: nn.Linear, tokens: Tensor, topk_ids: Tensor, chunk: int, softcap: float | None = None):

@@ -57,21 +57,24 @@ def load_tokenizer(path: str, revision: str | None = None):
     return AutoTokenizer.from_pretrained(model_folder(path), revision=revision)
 
 
-def load_model(config: ModelConfig) -> torch.nn.Module:
-    """A fresh causal LM; never remote code."""
-    from transformers import AutoModelForCausalLM
+def load_model(config: ModelConfig, with_weights: bool = True) -> torch.nn.Module:
+    """A fresh causal LM, on the CPU; never remote code. Without weights: untouched memory, for a rank that is sent its shards."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
     from transformers.utils.logging import disable_progress_bar
 
     from harness.rollout import attention
 
     disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(
-        model_folder(config.path),
-        revision=config.revision,
-        dtype=getattr(torch, config.dtype),
-        attn_implementation=attention.register(),
-        use_safetensors=True,
-    )
+    folder = model_folder(config.path)
+    options = {"dtype": getattr(torch, config.dtype), "attn_implementation": attention.register()}
+    if with_weights:
+        return AutoModelForCausalLM.from_pretrained(folder, revision=config.revision, use_safetensors=True, **options)
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, revision=config.revision), **options)
+    model.tie_weights()
+    model.generation_config = load_generation_config(config.path, config.revision)
+    return model.eval()
 
 
 def load_generation_config(path: str, revision: str | None):

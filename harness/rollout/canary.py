@@ -8,11 +8,12 @@ scored by the learner before it moves: `mismatch/*`, with gates that warn, mark 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from harness.learning.experience import build_experience
+from harness.learning.experience import Experience, build_experience
 from harness.learning.learner import Learner
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
 from harness.settings.config import MismatchConfig
@@ -27,15 +28,22 @@ class MismatchError(RuntimeError):
     """Engine and learner are not the same policy."""
 
 
-@torch.no_grad()
-def check_push(engine: RolloutEngine, model: nn.Module, prompts: list[list[int]], config: MismatchConfig) -> None:
-    """MismatchError unless the engine's log-probs of its own answers to `prompts` are those of `model`."""
+def check_push(
+    engine: RolloutEngine,
+    model: nn.Module,
+    prompts: list[list[int]],
+    config: MismatchConfig,
+    score: Callable[[Rollout], Tensor] | None = None,
+) -> None:
+    """MismatchError unless the engine's log-probs of its own answers to `prompts` are those of `model`.
+
+    `score` computes the latter for a model that is divided over ranks, which cannot be called by itself.
+    """
     if engine.shared:
         return
     seeds = [request_seed(0, "canary", index) for index in range(len(prompts))]
     rollout = engine.generate(prompts, seeds, Sampling(config.canary_tokens))
-    pairs = zip(prompts, rollout.responses(), strict=True)
-    expected = torch.cat([response_logprobs(model, prompt, response) for prompt, response in pairs])
+    expected = score(rollout) if score else model_logprobs(model, rollout)
     error = (rollout.logprobs[rollout.mask] - expected).abs().mean().item()
     exact = engine.dtype == model.dtype == torch.float32
     key = "canary_float32" if exact else "canary_bfloat16"
@@ -46,6 +54,26 @@ def check_push(engine: RolloutEngine, model: nn.Module, prompts: list[list[int]]
             f"learner's on average, above mismatch.{key}={limit:g}. The engine does not hold the learner's weights (a push that "
             f"was forgotten or got lost), or computes otherwise: python -m harness.doctor parity shows where"
         )
+
+
+def learner_logprobs(learner: Learner, rollout: Rollout) -> Tensor:
+    """Of all tokens of the responses, flat, as the learner computes them."""
+    experience = as_experience(rollout, len(rollout.tokens))
+    return learner.logprobs(experience)[0][experience.mask]
+
+
+def as_experience(rollout: Rollout, num_rows: int) -> Experience:
+    """The first responses, with nothing to learn from them."""
+    rows = torch.arange(len(rollout.tokens)) < num_rows
+    return build_experience(rollout, torch.zeros(len(rows)), rows, [0] * len(rows))
+
+
+@torch.no_grad()
+def model_logprobs(model: nn.Module, rollout: Rollout) -> Tensor:
+    """The same from a whole model's logits, without a learner."""
+    prompts = [ids[:length].tolist() for ids, length in zip(rollout.prompts, rollout.prompt_lengths, strict=True)]
+    pairs = zip([prompt for prompt in prompts for _ in range(rollout.group_size)], rollout.responses(), strict=True)
+    return torch.cat([response_logprobs(model, prompt, response) for prompt, response in pairs])
 
 
 def response_logprobs(model: nn.Module, prompt: list[int], response: list[int]) -> Tensor:
@@ -65,8 +93,7 @@ def score_fresh(rollout: Rollout, learner: Learner, num_rows: int) -> dict[str, 
             f"a push was forgotten"
         )
     few = rollout.prompts_between(0, -(-num_rows // rollout.group_size))
-    rows = torch.arange(len(few.tokens)) < num_rows
-    experience = build_experience(few, torch.zeros(len(rows)), rows, [0] * len(rows))
+    experience = as_experience(few, num_rows)
     logprobs, _ = learner.logprobs(experience)
     mask = experience.mask
     bucket = position_bucket(mask.cumsum(-1), experience.lengths[:, None])

@@ -14,27 +14,31 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from harness.rollout.records import Rollout, Sampling, pad, uniforms
+from harness.distributed import ALONE, Ranks
+from harness.learning.sharded import whole
+from harness.rollout.records import Rollout, Sampling, pad, pad_to, uniforms
 
 ALIVE_SHARE = 0.85  # below this share of unfinished rows the cache is compacted
 
 
 class TransformersEngine:
-    """Decodes with the learner's own module when the precision is equal, with a cast copy of it otherwise."""
+    """Decodes with the learner's own module where it is whole and of equal precision, with a copy of its own otherwise."""
 
-    def __init__(self, model: nn.Module, stop_ids: list[int], dtype: torch.dtype, max_rows: int):
-        self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
+    def __init__(self, model: nn.Module, stop_ids: list[int], dtype: torch.dtype, max_rows: int, ranks: Ranks = ALONE):
         self.max_rows, self.dtype = max_rows, dtype
-        self.shared = model.dtype == dtype
-        self.model = model if self.shared else copy.deepcopy(model).to(dtype)
+        self.shared = model.dtype == dtype and ranks.size == 1
+        self.model = (model if self.shared else with_weights_in(copy.deepcopy(model), dtype)).to(ranks.device)
+        self.stop_ids = torch.tensor(sorted(stop_ids), device=ranks.device)
         self.version = 0
 
+    @torch.no_grad()
     def push(self, model: nn.Module, version: int) -> None:
         self.version = version
         if not self.shared:
-            with torch.no_grad():
-                for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
-                    mine.copy_(theirs)
+            for mine, theirs in zip(self.model.parameters(), model.parameters(), strict=True):
+                mine.copy_(whole(theirs))
+            for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
+                mine.copy_(theirs)
 
     def sleep(self) -> None:
         """The cache is freed after each batch anyway."""
@@ -85,13 +89,8 @@ class TransformersEngine:
     def _join(self, prompts: list[list[int]], chunks: list[dict[str, Tensor]], order: Tensor) -> Rollout:
         """The chunks' rows under one another, then in the order of the prompts."""
         width = max(chunk["tokens"].shape[1] for chunk in chunks)
-
-        def widen(value: Tensor) -> Tensor:
-            missing = width - value.shape[1]
-            return torch.cat([value, value.new_zeros(len(value), missing, *value.shape[2:])], 1) if missing else value
-
         names = ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs")
-        merged = {name: torch.cat([widen(chunk[name]) for chunk in chunks])[order] for name in names}
+        merged = {name: torch.cat([pad_to(chunk[name], width) for chunk in chunks])[order] for name in names}
         ids, lengths = pad(prompts)
         return Rollout(
             prompts=ids,
@@ -100,6 +99,13 @@ class TransformersEngine:
             weight_version=torch.tensor(self.version),
             **merged,
         )
+
+
+def with_weights_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Buffers keep their precision: in bfloat16 the frequencies of rotary positions would be too coarse for long responses."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def chunks_by_length(lengths: list[int], size: int) -> list[list[int]]:

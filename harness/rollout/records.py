@@ -71,6 +71,29 @@ class Rollout:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
+def join(parts: list[Rollout], order: Tensor) -> Rollout:
+    """The prompts of all parts under one another, padded to the widest, then in this order [P]."""
+    group = parts[0].group_size
+    rows = (order[:, None] * group + torch.arange(group)).flatten()
+
+    def stack(name: str) -> Tensor:
+        values = [getattr(part, name) for part in parts]
+        if values[0].dim() == 1:
+            return torch.cat(values)
+        width = max(value.shape[1] for value in values)
+        return torch.cat([pad_to(value, width) for value in values])
+
+    by_prompt = {name: stack(name)[order] for name in ("prompts", "prompt_lengths")}
+    names = ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs", "truncated")
+    return Rollout(**by_prompt, **{name: stack(name)[rows] for name in names}, weight_version=parts[0].weight_version)
+
+
+def pad_to(values: Tensor, width: int) -> Tensor:
+    """[n, w, …] → [n, width, …], with zeros."""
+    missing = width - values.shape[1]
+    return torch.cat([values, values.new_zeros(len(values), missing, *values.shape[2:])], 1) if missing else values
+
+
 class RolloutEngine(Protocol):
     """Samples responses with the weights of the last push."""
 

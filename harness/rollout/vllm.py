@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.learning.model import model_folder
+from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad
 from harness.runs.checkpoint import model_tensors
 from harness.settings.config import Config
@@ -150,7 +151,7 @@ def weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
     from transformers.core_model_loading import revert_weight_conversion
 
     for held, tensor in model_tensors(model).items():
-        for name, part in revert_weight_conversion(model, {held: tensor.detach()}).items():
+        for name, part in revert_weight_conversion(model, {held: whole(tensor.detach())}).items():
             yield name, part.to(dtype)
 
 

@@ -7,9 +7,13 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from harness.distributed import here
+from harness.runs.watch import Watch, watching
 from harness.settings.identity import RunPlan
 from harness.settings.provenance import dirty_diff, provenance
 from harness.store import RunFolder, now, write_atomic, write_json
@@ -45,48 +49,79 @@ class StopRequest:
         log.warning("%s: stopping after this step (Ctrl-C again to stop at once)", self.signalled)
 
 
+@dataclass
+class Claim:
+    """A run's folder that is this process's, or of the ranks that it works with."""
+
+    number: int  # of the attempt
+    spent: float  # seconds, by earlier attempts
+
+
 def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None = None) -> str:
     """Run `train` inside the plan's folder and return the state it ends in: a terminal one, "preempted" or BUSY.
 
-    `launch` names the sweep that asked; it is stored so that one sweep does not try a failing run twice.
+    `launch` names the sweep that asked; it is stored so that one sweep does not try a failing run twice. All ranks call together:
+    the first one claims the folder and writes in it.
     """
-    folder = plan.folder
+    ranks, folder, started = here(), plan.folder, time.monotonic()
+    claim = ranks.first(lambda: claimed(plan, folder, launch))
+    if not isinstance(claim, Claim):
+        return claim
+    clock = lambda: round(claim.spent + time.monotonic() - started, 3)
+    try:
+        return _owned(plan, folder, claim.number, train, stop, clock)
+    finally:
+        if ranks.is_first:
+            folder.lock.release()
+
+
+def claimed(plan: RunPlan, folder: RunFolder, launch: str | None) -> Claim | str:
+    """The folder, locked and with its status written; or the state in which it is left alone."""
     if folder.finished:
         return folder.state
     if not folder.lock.acquire():
         return BUSY
-    try:
+    with ExitStack() as undo:
+        undo.callback(folder.lock.release)
         if folder.finished:  # by another process, between the look and the lock
             return folder.state
         plan.check_folder()
-        return _owned(plan, folder, train, stop, launch)
-    finally:
-        folder.lock.release()
+        claim = Claim(folder.num_attempts() + 1, folder.seconds_before())
+        begin(plan, folder, claim.number, claim.spent, launch)
+        undo.pop_all()
+    return claim
 
 
-def _owned(plan: RunPlan, folder: RunFolder, train: Train, stop: StopRequest, launch: str | None) -> str:
-    number = folder.num_attempts() + 1
-    started, spent = time.monotonic(), folder.seconds_before()
-    begin(plan, folder, number, spent, launch)
-    clock = lambda: round(spent + time.monotonic() - started, 3)
-    with log_file(folder.path / "logs" / f"attempt_{number}.log"):
+def _owned(plan: RunPlan, folder: RunFolder, number: int, train: Train, stop: StopRequest, clock: Callable[[], float]) -> str:
+    ranks = here()
+    name = f"attempt_{number}" if ranks.is_first else f"attempt_{number}.rank{ranks.rank}"
+    heard = lambda state: stop.signalled if state == "preempted" else None
+    leave = lambda state, reason: end(folder, number, state, reason, clock(), heard(state)) if ranks.is_first else None
+    with log_file(folder.path / "logs" / f"{name}.log"), watching(ranks, partial(leave, "failed")) as watch:
         try:
             state = train(plan, stop)
+        except KeyboardInterrupt:
+            with logged_only():
+                leave("preempted", "interrupted")
+            raise
         except BaseException as error:
             with logged_only():
-                give_up(folder, number, error, clock())
+                leave("failed", why(error, watch))
+                write_atomic(folder.path / "logs" / f"{name}.traceback.txt", "".join(traceback.format_exception(error)))
             raise
-        reason = f"stopped before its last step ({stop.why})" if state == "preempted" else None
-        end(folder, number, state, reason, clock(), stop.signalled if state == "preempted" else None)
+        leave(state, f"stopped before its last step ({stop.why})" if state == "preempted" else None)
     return state
 
 
-def give_up(folder: RunFolder, number: int, error: BaseException, seconds: float) -> None:
-    if isinstance(error, KeyboardInterrupt):
-        end(folder, number, "preempted", "interrupted", seconds)
-        return
-    end(folder, number, "failed", explain(error), seconds)
-    write_atomic(folder.path / "logs" / f"attempt_{number}.traceback.txt", "".join(traceback.format_exception(error)))
+def why(error: BaseException, watch: Watch | None) -> str:
+    """The reason as status.json holds it. Of several ranks, what the first to die said: the others fail in its wake."""
+    reason = explain(error)
+    if watch is None:
+        return reason
+    if isinstance(error, RuntimeError) and (cause := watch.find_cause()):
+        return cause
+    watch.died(reason)
+    return reason
 
 
 def begin(plan: RunPlan, folder: RunFolder, number: int, spent: float, launch: str | None) -> None:
@@ -126,7 +161,7 @@ def end(folder: RunFolder, number: int, state: str, reason: str | None, seconds:
     """Write how it ended, unless the folder has another owner by now."""
     folder.lock.require()
     step = folder.last_step()
-    device_hours = round(seconds / 3600, 6)
+    device_hours = round(seconds * here().size / 3600, 6)
     ended = folder.end_attempt(number, state=state, reason=reason, step=step, signal=signalled)
     folder.update_status(state=state, reason=reason, ended=ended, seconds=seconds, device_hours=device_hours, step=step)
 

@@ -4,7 +4,9 @@
         model.safetensors  optimizer.safetensors  queue.<i>.safetensors (batches sampled but not yet learned from)
         manifest.json      step, counters, score and the hash of every file: written last, its presence is the completion mark
 
-No random state is stored, since none exists: every draw comes from a generator made of the seed and what it is for.
+The files are the same for any number of ranks: shards are put together one tensor at a time, so that a run may go on with more
+or fewer ranks, and no process ever holds the whole. No random state is stored, since none exists: every draw comes from a
+generator made of the seed and what it is for.
 """
 
 from __future__ import annotations
@@ -12,17 +14,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from harness.distributed import ALONE, Ranks
+from harness.learning.sharded import fill
 from harness.rollout.records import Rollout
+from harness.runs.tensor_file import TensorFile, send, write_tensors
 from harness.store import complete_steps, read_json, sync_folder, write_json, writing
 
 log = logging.getLogger(__name__)
@@ -34,10 +38,15 @@ class Checkpoint:
 
     step: int
     num_updates: int
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    model: Mapping[str, Tensor]  # divided or whole
+    optimizer: Mapping[str, Tensor]
     queue: list[Rollout]
     score: float | None = None  # mean of this step's evaluation, if there was one
+
+    def send(self) -> None:
+        """What the other ranks do while the first one saves."""
+        send(self.model)
+        send(self.optimizer)
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int, keep_best: int) -> Path:
@@ -63,20 +72,9 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int, keep_bes
 def _write_all(folder: Path, checkpoint: Checkpoint) -> None:
     contents = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
     contents |= {f"queue.{i}": rollout.tensors() for i, rollout in enumerate(checkpoint.queue)}
-    hashes = {f"{name}.safetensors": _write(folder / f"{name}.safetensors", tensors) for name, tensors in contents.items()}
+    hashes = {f"{name}.safetensors": write_tensors(folder / f"{name}.safetensors", held) for name, held in contents.items()}
     counters = {"step": checkpoint.step, "num_updates": checkpoint.num_updates, "num_queued": len(checkpoint.queue)}
     write_json(folder / "manifest.json", counters | {"score": checkpoint.score, "files": hashes})
-
-
-def _write(path: Path, tensors: dict[str, Tensor]) -> str:
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # its own class, with the file system's number in its text
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else None, str(error)) from error
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-    return file_hash(path)
 
 
 def file_hash(path: Path) -> str:
@@ -122,8 +120,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     manifest = read_manifest(folder)
     if problems := damage(folder, manifest):
         raise ValueError("; ".join(problems))
-    queue = [Rollout(**load_file(folder / f"queue.{i}.safetensors")) for i in range(manifest["num_queued"])]
-    model, optimizer = load_file(folder / "model.safetensors"), load_file(folder / "optimizer.safetensors")
+    queue = [Rollout(**TensorFile(folder / f"queue.{i}.safetensors")) for i in range(manifest["num_queued"])]
+    model, optimizer = TensorFile(folder / "model.safetensors"), TensorFile(folder / "optimizer.safetensors")
     return Checkpoint(manifest["step"], manifest["num_updates"], model, optimizer, queue, manifest["score"])
 
 
@@ -145,6 +143,30 @@ def damage(folder: Path, manifest: dict) -> list[str]:
     return problems
 
 
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers; tied weights once."""
+    tied = getattr(model, "all_tied_weights_keys", None) or ()
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+
+
+def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE) -> None:
+    """From the first rank's `tensors`; the others get their shards from it."""
+    targets = model_tensors(model)
+    ranks.first(lambda: check_same_model(targets, tensors))
+    for name, target in targets.items():
+        fill(target, tensors[name] if ranks.is_first else None, ranks)
+
+
+def check_same_model(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    missing, unexpected = sorted(targets.keys() - tensors.keys()), sorted(tensors.keys() - targets.keys())
+    if missing or unexpected:
+        raise ValueError(f"the checkpoint is of another model: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    for name, target in targets.items():
+        if tensors[name].shape != target.shape:
+            shapes = f"{name} has shape {list(tensors[name].shape)} there and {list(target.shape)} here"
+            raise ValueError(f"the checkpoint is of another model: {shapes}")
+
+
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state by parameter name: <name>/exp_avg, <name>/exp_avg_sq, <name>/step."""
     return {
@@ -154,22 +176,12 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE):
+    """The model's weights have been restored before: the names are known to fit."""
     parameters = dict(model.named_parameters())
-    for full_name, value in tensors.items():
+    for full_name in ranks.first(lambda: list(tensors)):
         name, key = full_name.rsplit("/", 1)
         parameter = parameters[name]
-        optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
-
-
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers; tied weights once."""
-    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.get_text_config().tie_word_embeddings else set()
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
-
-
-def restore_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    missing = set(missing) - set(getattr(model, "_tied_weights_keys", None) or ())
-    if missing or unexpected:
-        raise ValueError(f"the checkpoint is of another model: missing {sorted(missing)[:3]}, unexpected {unexpected[:3]}")
+        empty = torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+        fill(empty, tensors[full_name] if ranks.is_first else None, ranks)
+        optimizer.state[parameter][key] = empty

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import nn
 
 from harness.learning.model import load_model, model_fingerprint
 from harness.runs.checkpoint import complete_steps, damage, read_manifest, restore_model
+from harness.runs.tensor_file import TensorFile
 from harness.settings.config import ModelConfig
 from harness.store import RunFolder
 
@@ -42,7 +42,7 @@ class Trained:
         if problems := damage(self.folder, read_manifest(self.folder)):
             raise ValueError(f"{self.folder} is damaged ({'; '.join(problems)}): choose another step")
         module = load_model(model)
-        restore_model(module, load_file(self.folder / "model.safetensors"))
+        restore_model(module, TensorFile(self.folder / "model.safetensors"))
         return module
 
 

@@ -14,6 +14,8 @@ from omegaconf import MISSING
 from harness.learning.loss import AGGREGATIONS
 from methods.base import Rule
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 def operational() -> Any:
     return field(default=MISSING, metadata={"operational": True})
@@ -208,12 +210,18 @@ class EvalConfig:
 @dataclass
 class ClusterConfig:
     executor: str = operational()  # local | debug
-    processes: int | None = operational()  # side by side; null: one for each core
+    processes: int | None = operational()  # side by side; null: one for each core, or for each GPU
     threads: int | None = operational()  # per process
+    ranks: int | None = operational()  # processes of one run, over which model and rows are divided (docs/distributed.md)
+    device: str = operational()  # auto: a GPU where there is one | cpu | cuda
+    activation_checkpointing: bool = operational()  # compute each layer's activations again in the backward pass
+    offload_optimizer: bool = operational()  # the optimizer's moments in host memory
 
     def __post_init__(self):
         one_of("cluster.executor", self.executor, ("local", "debug"))
-        require((self.threads or 0) > 0, "cluster.threads", self.threads, "must be above 0")
+        one_of("cluster.device", self.device, DEVICES)
+        for key in ("threads", "ranks"):
+            require((getattr(self, key) or 0) > 0, f"cluster.{key}", getattr(self, key), "must be above 0")
 
 
 @dataclass
@@ -251,12 +259,16 @@ class SlurmConfig(ClusterConfig):
 
     def __post_init__(self):
         one_of("cluster.executor", self.executor, ("slurm",))
+        one_of("cluster.device", self.device, DEVICES)
         positive("cluster", self, "nodes", "tasks_per_node", "timeout_min", "signal_delay_s", "array_parallelism")
         optional = ("threads", "cpus_per_task", "gpus_per_node", "gpus_per_task", "cpus_per_gpu", "mem_gb")
         positive("cluster", self, *[key for key in optional if getattr(self, key) is not None])
         limit = 60 * self.timeout_min
         remedy = f"must be below the time limit (cluster.timeout_min={self.timeout_min}: {limit} s): the run is to be warned"
         require(self.signal_delay_s < limit, "cluster.signal_delay_s", self.signal_delay_s, remedy)
+        num_tasks = self.nodes * self.tasks_per_node
+        require(self.ranks in (None, num_tasks), "cluster.ranks", self.ranks, "is nodes * tasks_per_node here: leave it out")
+        self.ranks = num_tasks
         plain = "%" not in self.submitit_folder
         require(plain, "cluster.submitit_folder", self.submitit_folder, "a plain folder: every submission makes its own in it")
 

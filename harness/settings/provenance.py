@@ -12,6 +12,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from harness.distributed import world_size
+
 PACKAGES = ("torch", "transformers", "hydra-core", "math-verify", "numpy", "safetensors", "vllm", "wandb")
 COMMAND_VARIABLE = "HARNESS_COMMAND"
 MAX_DIFF_CHARACTERS = 5_000_000
@@ -30,6 +32,7 @@ def provenance() -> dict:
         "versions": package_versions(),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
+        "ranks": world_size(),
         "memory_gb": memory_gb(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

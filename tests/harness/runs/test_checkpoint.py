@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save as save_tensors
 
 import harness.runs.checkpoint as checkpoint
+import harness.runs.tensor_file as tensor_file
 from harness.parts import Parts
 from harness.rollout.decode import TransformersEngine
 from harness.runs.attempt import StopRequest, attempt
@@ -98,3 +100,20 @@ def test_weights_of_another_model_are_refused():
     model = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="another model: missing.*weight.*unexpected.*other"):
         checkpoint.restore_model(model, {"other": torch.zeros(1)})
+
+
+def test_weights_of_another_shape_are_refused():
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"another model: weight has shape \[3, 2\] there and \[2, 2\] here"):
+        checkpoint.restore_model(model, {"weight": torch.zeros(3, 2), "bias": torch.zeros(2)})
+
+
+def test_a_tensor_file_is_what_safetensors_writes(tmp_path):
+    dtypes = list(tensor_file.DTYPES)
+    tensors = {f"b{i}": torch.full((3, 5), 7).to(dtype) for i, dtype in enumerate(dtypes)}
+    tensors |= {f"ä{i}/step": torch.ones(()).to(dtype) for i, dtype in enumerate(dtypes)} | {"none": torch.zeros(0, 4)}
+    digest = tensor_file.write_tensors(tmp_path / "file", tensors)
+    assert (tmp_path / "file").read_bytes() == save_tensors(tensors)
+    assert digest == checkpoint.file_hash(tmp_path / "file")
+    read = tensor_file.TensorFile(tmp_path / "file")
+    assert set(read) == set(tensors) and all(torch.equal(read[name], tensors[name]) for name in tensors)

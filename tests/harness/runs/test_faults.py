@@ -30,7 +30,7 @@ class FullDisk:
 
     def __init__(self, patch: pytest.MonkeyPatch, allowed: int):
         self.allowed, self.calls = allowed, 0
-        put, save_file, replace = store.put, checkpoint.save_file, os.replace
+        put, write_tensors, replace = store.put, checkpoint.write_tensors, os.replace
 
         def full_put(file, data):
             if self.is_full():
@@ -39,11 +39,11 @@ class FullDisk:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             put(file, data)
 
-        def full_save(tensors, path):
+        def full_write(path, tensors):
             if self.is_full():
                 path.write_bytes(b"half")
-                raise checkpoint.SafetensorError("I/O error: No space left on device (os error 28)")
-            save_file(tensors, path)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write_tensors(path, tensors)
 
         def full_replace(source, target):
             if self.is_full():
@@ -51,7 +51,7 @@ class FullDisk:
             replace(source, target)
 
         patch.setattr(store, "put", full_put)
-        patch.setattr(checkpoint, "save_file", full_save)
+        patch.setattr(checkpoint, "write_tensors", full_write)
         patch.setattr(os, "replace", full_replace)
 
     def is_full(self) -> bool:

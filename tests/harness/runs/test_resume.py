@@ -49,7 +49,7 @@ class Recorder:
 
     def halves(self, patch: pytest.MonkeyPatch) -> None:
         """Half of a file's bytes are there."""
-        put, save_file, rmtree = store.put, checkpoint.save_file, shutil.rmtree
+        put, write_tensors, rmtree = store.put, checkpoint.write_tensors, shutil.rmtree
 
         def half_put(file, data):
             file.write(data[: len(data) // 2])
@@ -57,12 +57,13 @@ class Recorder:
             self.look("half a write")
             put(file, data[len(data) // 2 :])
 
-        def half_save(tensors, path):
-            save_file(tensors, path)
+        def half_write(path, tensors):
+            digest = write_tensors(path, tensors)
             whole = path.read_bytes()
             path.write_bytes(whole[: len(whole) // 2])
             self.look("half a tensor file")
             path.write_bytes(whole)
+            return digest
 
         def half_rmtree(path, ignore_errors=False):
             for file in sorted(Path(path).glob("*"))[:1]:
@@ -71,7 +72,7 @@ class Recorder:
             rmtree(path, ignore_errors=ignore_errors)
 
         patch.setattr(store, "put", half_put)
-        patch.setattr(checkpoint, "save_file", half_save)
+        patch.setattr(checkpoint, "write_tensors", half_write)
         patch.setattr(shutil, "rmtree", half_rmtree)
 
 
@@ -82,7 +83,7 @@ def states(tiny_plan, tiny_train, tmp_path_factory) -> list[tuple[str, Path]]:
     stage = Timer.__call__
     with pytest.MonkeyPatch.context() as patch:
         recorder.halves(patch)
-        for owner, name in ((os, "replace"), (store, "put"), (checkpoint, "save_file"), (Path, "unlink")):
+        for owner, name in ((os, "replace"), (store, "put"), (checkpoint, "write_tensors"), (Path, "unlink")):
             recorder.around(patch, owner, name)
         patch.setattr(Timer, "__call__", lambda self, name: recorder.look(f"stage {name}") or stage(self, name))
         assert attempt(plan, tiny_train, StopRequest()) == "completed"
@@ -97,7 +98,7 @@ def owner_died(folder: Path) -> None:
 
 def test_every_state_of_the_disk_leads_to_the_undisturbed_run(states, undisturbed, tiny_plan, tiny_train, faults, tmp_path):
     moments = {moment for moment, _ in states}
-    assert moments >= {"half a write", "half a tensor file", "after put", "after save_file", "after unlink"}
+    assert moments >= {"half a write", "half a tensor file", "after put", "after write_tensors", "after unlink"}
     assert len(states) > 50
     for number, (moment, state) in enumerate(states):
         plan = tiny_plan(tmp_path / str(number), "checkpoint.keep_last=1", "checkpoint.keep_best=0")

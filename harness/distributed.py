@@ -1,0 +1,129 @@
+"""The processes of one run: each owns a device, holds a shard of the model and takes a share of the rows.
+
+`here()` is what the launcher made of this process: alone, or one of several ranks that torchrun, SLURM or the harness's own
+launcher started with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in their environment. Alone, every method returns
+what it was given: there is one code path for one process and for many.
+
+Every rank goes through the same loop with the same values; the first one also grades and writes the run's folder.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # of a rank that is alive and late; one that died is noticed by harness.runs.watch
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @cached_property
+    def mesh(self) -> dist.DeviceMesh | None:
+        """Over which parameters are sharded; None alone."""
+        return dist.init_device_mesh(self.device.type, (self.size,)) if self.size > 1 else None
+
+    def gather(self, value: Any) -> list:
+        """Every rank's value on every rank, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def gather_to_first(self, value: Any) -> list:
+        """Every rank's value on the first rank, in order of rank; nothing on the others."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size if self.is_first else None
+        dist.gather_object(value, values)
+        return values or []
+
+    def agree(self, value: Any) -> Any:
+        """The first rank's value."""
+        if self.size == 1:
+            return value
+        values = [value if self.is_first else None]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def first(self, function: Callable[[], Any]) -> Any:
+        """What `function` returns on the first rank, the only one that calls it. Its error is raised on all."""
+        if self.size == 1:
+            return function()
+        value, error = None, None
+        if self.is_first:
+            try:
+                value = function()
+            except Exception as raised:
+                error = raised
+        value, error = self.agree((value, error))
+        if error is not None:
+            raise error
+        return value
+
+    def any(self, condition: bool) -> bool:
+        return any(self.gather(condition))
+
+    def sum(self, value: float) -> float:
+        return sum(self.gather(value))
+
+
+ALONE = Ranks()
+_here = ALONE
+
+
+def here() -> Ranks:
+    return _here
+
+
+def world_size() -> int:
+    """Ranks of this run, from the environment that a launcher sets; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_first() -> bool:
+    """Before `join` too."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def join(device: str) -> Ranks:
+    """Make this process one of the ranks that its environment names. Once per process; `device`: auto | cpu | cuda."""
+    global _here
+    rank, size = int(os.environ.get("RANK", 0)), world_size()
+    place = local_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if size > 1 and not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+        atexit.register(dist.destroy_process_group)
+    _here = Ranks(rank, size, place)
+    return _here
+
+
+def local_device(device: str, local_rank: int = 0) -> torch.device:
+    """The GPU of this rank on its machine; a launcher may also show each rank one GPU only."""
+    count = torch.cuda.device_count()
+    if device == "cpu" or (device == "auto" and count == 0):
+        return torch.device("cpu")
+    if count == 0:
+        raise ValueError("cluster.device=cuda, but torch sees no GPU here: set cluster.device=auto or cpu")
+    if local_rank >= count > 1:
+        raise ValueError(f"rank {local_rank} of this machine has no GPU of its own ({count} are visible): lower cluster.ranks")
+    return torch.device("cuda", local_rank if count > 1 else 0)

@@ -1,0 +1,34 @@
+"""Sampling divided over ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from harness.distributed import Ranks
+from harness.rollout.records import Rollout, RolloutEngine, Sampling, join
+
+
+class DividedEngine:
+    """The engines of all ranks as one: each samples the responses to its share of the prompts, and all get all of them.
+
+    A response depends on its own seed, whoever samples it: tokens are those of one rank but for draws that float rounding flips.
+    """
+
+    def __init__(self, engine: RolloutEngine, ranks: Ranks):
+        self.engine, self.ranks = engine, ranks
+
+    def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
+        group, size = len(seeds) // len(prompts), self.ranks.size
+        mine = range(self.ranks.rank, len(prompts), size)
+        own_seeds = [seed for p in mine for seed in seeds[p * group : (p + 1) * group]]
+        part = self.engine.generate([prompts[p] for p in mine], own_seeds, sampling) if mine else None
+        dealt = torch.tensor([p for rank in range(size) for p in range(rank, len(prompts), size)])
+        return join([part for part in self.ranks.gather(part) if part is not None], dealt.argsort())
+
+    def push(self, model: nn.Module, version: int) -> None:
+        self.engine.push(model, version)
+
+    def __getattr__(self, name: str):
+        """What else an engine has: its precision, its version, sleep and close."""
+        return getattr(self.engine, name)
