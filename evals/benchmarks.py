@@ -49,6 +49,9 @@ BENCHMARKS = {
     "chain4": Benchmark(256),
     "chain6": Benchmark(256),
     "chain8": Benchmark(256),
+    "chain4tune": Benchmark(256),
+    "chain6tune": Benchmark(256),
+    "chain8tune": Benchmark(256),
 }
 
 
@@ -65,7 +68,8 @@ def load(name: str, root: str | Path | None = None) -> list[Problem]:
     if name.startswith("chain"):
         from evals import chain
 
-        return chain.level(int(name.removeprefix("chain")))
+        level = chain.tuning_level if name.endswith("tune") else chain.level
+        return level(int(name.removeprefix("chain").removesuffix("tune")))
     path = _local_file(name, root) or _hub_file(name)
     check = check_copy(name, read_rows(path))
     if check.faults:

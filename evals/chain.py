@@ -64,11 +64,20 @@ def solution(problem_text: str, step: Callable[[str, str, str], str] = step) -> 
 
 def level(num_operations: int) -> list[Problem]:
     """The 256 fixed held-out problems with this many operations (4, 6 or 8)."""
+    return _level(f"chain{num_operations}", f"chain level {num_operations}", num_operations)
+
+
+def tuning_level(num_operations: int) -> list[Problem]:
+    """256 other fixed problems, to choose settings by; no held-out level holds any of them."""
+    return _level(f"chain{num_operations}tune", f"chain tuning level {num_operations}", num_operations)
+
+
+def _level(name: str, seed: str, num_operations: int) -> list[Problem]:
     if num_operations not in LEVELS:
         raise ValueError(f"no held-out level with {num_operations} operations; choose one of {LEVELS}")
-    rng = random.Random(f"chain level {num_operations}")
+    rng = random.Random(seed)
     problems = (sample_problem(rng, num_operations) for _ in range(LEVEL_SIZE))
-    return [replace(problem, id=f"chain{num_operations}-{i:03d}") for i, problem in enumerate(problems)]
+    return [replace(problem, id=f"{name}-{i:03d}") for i, problem in enumerate(problems)]
 
 
 @cache

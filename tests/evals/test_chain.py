@@ -74,6 +74,12 @@ def test_problems_never_change():
     ]
 
 
+def test_settings_are_not_chosen_on_held_out_problems():
+    held_out = {problem.text for n in chain.LEVELS for problem in chain.level(n)}
+    tuning = [problem for n in chain.LEVELS for problem in chain.tuning_level(n)]
+    assert not held_out & {problem.text for problem in tuning} and len({problem.id for problem in tuning}) == 768
+
+
 @pytest.mark.parametrize("num_operations", chain.LEVELS)
 def test_a_level_is_256_different_problems_of_one_length(num_operations):
     problems = chain.level(num_operations)

@@ -129,7 +129,7 @@ def test_a_benchmark_that_is_not_there_is_an_error(tmp_path, monkeypatch):
         load("aime24", tmp_path)
     with pytest.raises(ValueError, match="choose from"):
         load("aime99")
-    assert [len(load(name)) for name in BENCHMARKS if name.startswith("chain")] == [256, 256, 256]
+    assert [len(load(name)) for name in BENCHMARKS if name.startswith("chain")] == [256] * 6
     path = write(tmp_path / "mine.jsonl", [{"problem": "What?", "answer": 1}])
     assert load(f"jsonl:{path}")[0].answer == "1"
 
