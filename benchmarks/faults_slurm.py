@@ -29,8 +29,8 @@ from slurm.record import find_folders
 ROOT = Path(__file__).parents[1]
 SWEEP = ("method=cppo,dppo,grpo", "seed=1,2,3")
 SETTINGS = (
-    "train.steps=16", "train.prompts_per_step=4", "train.group_size=4", "train.updates_per_step=2", "checkpoint.every=3",
-    "eval.every=8", "eval.benchmarks=[chain4]", "eval.max_response_length=6", "harness.display=none",
+    "train.steps=40", "train.prompts_per_step=4", "train.group_size=4", "train.updates_per_step=2", "checkpoint.every=3",
+    "eval.every=20", "eval.benchmarks=[chain4]", "eval.max_response_length=6", "harness.display=none",
 )  # fmt: skip
 ON_SLURM = ("cluster=slurm", "cluster.cpus_per_task=1", "cluster.array_parallelism=4")
 NODE_DOWN_SECONDS = 8.0
@@ -111,8 +111,10 @@ class Campaign:
         targets = [row for row in rows if row["state"] == "running" and row["job_state"] == "RUNNING"]
         if not targets:
             return False
-        target, kind = self.rng.choice(targets), self.rng.choice(list(FAULTS))
-        if not FAULTS[kind](self, target):
+        target = self.rng.choice(targets)
+        kinds = self.rng.sample(list(FAULTS), len(FAULTS))
+        kind = next((kind for kind in kinds if FAULTS[kind](self, target)), None)
+        if kind is None:
             return False
         self.faults[kind] += 1
         seconds = time.monotonic() - self.started

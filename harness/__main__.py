@@ -23,7 +23,7 @@ def main(config: DictConfig) -> None:
     plan = compose.plan_from(config)
     cluster = plan.config.cluster
     executor = "debug" if cluster.executor == "local" and cluster.ranks == 1 else None  # one run needs no worker
-    sys.exit(launcher.launch([plan], [list(config.hydra.overrides.task)], executor))
+    sys.exit(launcher.launch([plan], [[*config.hydra.overrides.task, *launcher.search_path(config)]], executor))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def watch(chosen: argparse.Namespace) -> int:
 
 def cancel(chosen: argparse.Namespace) -> int:
     """Jobs that wait are removed, those that run save a checkpoint if SLURM's KillWait leaves them the time."""
-    states = [one for one in look(folders(chosen)) if one.state in ("running", "pending", "silent") and one.job_state]
+    states = [one for one in look(folders(chosen)) if one.job_state and one.job_state not in scheduler.ENDED]
     for one in states:
         folder = RunFolder(Path(one.folder))
         dataclasses.replace(read_submission(folder), cancelled=now()).write(folder)
@@ -119,8 +119,7 @@ def describe_attempt(one: dict) -> str:
 def log_files(folder: RunFolder, number: int) -> list[Path]:
     found = sorted((folder.path / "logs").glob(f"attempt_{number}.*"))
     submission = read_submission(folder)
-    wanted = [path for path in found if path.suffix in (".out", ".log", ".txt")] + ([submission.log()] if submission else [])
-    return [path for path in wanted if path.exists()]
+    return [path for path in found if path.suffix in (".out", ".log", ".txt")] + (submission.logs() if submission else [])
 
 
 def tail(path: Path, lines: int) -> str:

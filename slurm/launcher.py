@@ -58,18 +58,12 @@ class HarnessLauncher(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        overrides = [[*job, *self.search_path()] for job in job_overrides]
+        overrides = [[*job, *search_path(self.config)] for job in job_overrides]
         plans = [self.plan(job) for job in overrides]
         code = launch(plans, overrides)
         if code:
             sys.exit(code)
         return [JobReturn(overrides=job, status=JobStatus.COMPLETED, _return_value=None) for job in overrides]
-
-    def search_path(self) -> list[str]:
-        """--config-dir as an override, so that a worker composes from the same folders."""
-        sources = self.config.hydra.runtime.config_sources
-        folders = [source.path for source in sources if source.provider == "command-line"]
-        return [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
 
     def plan(self, overrides: list[str]) -> RunPlan:
         composed = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
@@ -77,6 +71,13 @@ class HarnessLauncher(Launcher):
         with open_dict(composed):
             composed.hydra.overrides.task = overrides
         return plan_from(composed)
+
+
+def search_path(config: DictConfig) -> list[str]:
+    """--config-dir as an override, so that a worker composes from the same folders."""
+    sources = config.hydra.runtime.config_sources
+    folders = [source.path for source in sources if source.provider == "command-line"]
+    return [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
 
 
 def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | None = None) -> int:

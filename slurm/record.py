@@ -26,9 +26,9 @@ class Submission:
     def write(self, folder: RunFolder) -> None:
         write_json(folder.path / NAME, asdict(self))
 
-    def log(self) -> Path:
-        """What SLURM itself caught of the job's errors."""
-        return Path(self.jobs_folder) / f"{self.job_id}_0_log.err"
+    def logs(self) -> list[Path]:
+        """What SLURM itself caught of the job's output, in all attempts."""
+        return sorted(Path(self.jobs_folder).glob(f"{self.job_id}_*_log.*"))
 
 
 def read_submission(folder: RunFolder) -> Submission | None:

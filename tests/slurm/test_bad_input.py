@@ -29,6 +29,10 @@ CASES = {
         ["max_prompt_length", "p1"],
     ),
     "missing benchmark": (["eval=aime", "eval.benchmarks=[aime24]", "eval.root={tmp}"], ["aime24", "eval.root"]),
+    "a signal after the time limit": (
+        ["cluster=slurm", "cluster.timeout_min=2"],
+        ["cluster.signal_delay_s=180", "below the time limit", "120 s"],
+    ),
     "one seed twice": (["-m", "seed=1,1"], ["twice"]),
 }
 

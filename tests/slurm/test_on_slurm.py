@@ -206,6 +206,42 @@ def test_a_killed_node_and_a_failing_run(undisturbed, cluster, submit, run_harne
     assert problems(differences, undisturbed, good) == []
 
 
+@pytest.fixture
+def starve():
+    """Give a process no more memory than it has and 10 MB, by a control group of the kernel; it kills what asks for more."""
+    groups = []
+
+    def limit(pid: int) -> None:
+        old, new = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+        root, name = (old, "memory.limit_in_bytes") if old.is_dir() else (new, "memory.max")
+        group = root / f"harness-test-{pid}"
+        try:
+            group.mkdir()
+            (group / name).write_text(str(10_000_000))
+            (group / "cgroup.procs").write_text(str(pid))
+        except OSError as error:
+            pytest.skip(f"no control groups of one's own here: {error}")
+        groups.append(group)
+
+    yield limit
+    for group in groups:
+        group.rmdir()
+
+
+def test_out_of_memory_twice_is_the_end(cluster, submit, tmp_path, starve, wait_for):
+    """The kernel kills it, twice, before it has saved anything."""
+    submit("method=dppo", "seed=1", f"runs_dir={tmp_path}", *LONG)
+    folder = folder_of(tmp_path, 1)
+    for number in (1, 2):
+        wait_for(lambda number=number: folder.num_attempts() == number, f"attempt {number}", 60)
+        starve(folder.attempts()[number - 1]["pid"])
+        wait_for(lambda number=number: folder.attempts()[number - 1]["state"] == "failed", "the kernel to kill it", 60)
+    wait_for(lambda: states(cluster, tmp_path)["1"] == "failed", "the verdict", 60)
+    note = status(cluster, tmp_path)["1"]["note"]
+    assert note.startswith("out of memory") and "cluster.mem_gb" in note and "(attempts 1 and 2 ended" in note
+    assert slurm(cluster, "status", tmp_path).returncode == 1
+
+
 def test_submitted_from_within_a_job(cluster, tmp_path, wait_for):
     """A job of 2 cores and 500 MB submits jobs of 1 core: none of its variables may reach them."""
     words = [sys.executable, "-m", "harness", "-m", "method=dppo,grpo", f"runs_dir={tmp_path}", *QUICK, *ON_SLURM]
@@ -216,6 +252,7 @@ def test_submitted_from_within_a_job(cluster, tmp_path, wait_for):
     assert [(job["JobName"], job["NumCPUs"], job["NumTasks"]) for job in jobs] == [("harness", "1", "1")] * 2
     assert not any("mem=500" in job["TRES"] for job in jobs)
     wait_for(lambda: all_completed(cluster, tmp_path), "both", 180)
+    assert [folder.read_status()["threads"] for folder in find_folders(tmp_path)] == [1, 1]
 
 
 def test_with_accounting(accounting_cluster, run_harness, tmp_path, wait_for, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from harness.settings.compose import compose_plan
 from slurm import scheduler
 from slurm.job import seconds_to_safe_point, too_short
-from slurm.submit import batches, preview, script
+from slurm.submit import batches, preview, require_slurm, script
 
 FIRST = ["method=dppo", "cluster=slurm", "cluster.submitit_folder=/jobs"]
 
@@ -110,6 +110,12 @@ def test_other_resources_are_another_array():
 def test_a_dry_run_needs_no_slurm(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert "#SBATCH --array=0-1%2" in preview([compose_plan([*FIRST, f"seed={seed}"]) for seed in (1, 2)], [[], []])
+
+
+def test_without_slurm_it_says_so(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="no sbatch, srun, squeue, scontrol, scancel here"):
+        require_slurm()
 
 
 def test_the_examples_compose():
