@@ -206,9 +206,10 @@ class Cluster:
         found = {}
         for line in self.call("scontrol", "show", "job", "-o").splitlines():
             fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
-            if "JobId" in fields:
-                task = fields.get("ArrayTaskId", "")
-                found[f"{fields['ArrayJobId']}_{task}" if task.isdigit() else fields["JobId"]] = fields
+            for task in tasks_of(fields.get("ArrayTaskId", "")):
+                found[f"{fields['ArrayJobId']}_{task}"] = fields
+            if "JobId" in fields and "ArrayTaskId" not in fields:
+                found[fields["JobId"]] = fields
         return found
 
     def batch_script(self, job_id: str) -> int | None:
@@ -242,6 +243,12 @@ class Cluster:
         for process in self.daemons.values():
             process.wait()
         self.daemons.clear()
+
+
+def tasks_of(text: str) -> list[int]:
+    """Of an array's record: "3", or "4,6-8%2" for those that wait."""
+    ranges = [part.split("-") for part in text.partition("%")[0].split(",") if part]
+    return [task for ends in ranges for task in range(int(ends[0]), int(ends[-1]) + 1)]
 
 
 def environment_of(pid: int) -> dict[str, str]:
