@@ -32,6 +32,7 @@ class Job:
     state: str  # PENDING, RUNNING, …
     reason: str = ""  # why it waits, or how it ended
     nodes: str = ""
+    seconds: int = 0  # that it has been running
 
     @property
     def active(self) -> bool:
@@ -81,13 +82,23 @@ def look_up(ids: Iterable[str]) -> dict[str, Job]:
 def queued(ids: set[str]) -> dict[str, Job]:
     """Of squeue: waiting, running, and ended within the last minutes (MinJobAge)."""
     try:
-        lines = call("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N", "-j", arrays(ids))
+        lines = call("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%M", "-j", arrays(ids))
     except SchedulerError as error:
         if "Invalid job id" in str(error):
             return {}
         raise
     rows = (line.split("|") for line in lines.splitlines())
-    return {name: Job(state, "" if reason == "None" else reason, nodes) for name, state, reason, nodes in rows}
+    return {row[0]: Job(row[1], "" if row[2] == "None" else row[2], row[3], seconds_of(row[4])) for row in rows}
+
+
+def seconds_of(text: str) -> int:
+    """
+    >>> seconds_of("1-02:03:04"), seconds_of("5:06"), seconds_of("INVALID")
+    (93784, 306, 0)
+    """
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0, 0)
+    return 86400 * days + 3600 * hours + 60 * minutes + seconds
 
 
 def accounted(ids: set[str]) -> dict[str, Job]:

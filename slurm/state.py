@@ -65,7 +65,7 @@ def decide(folder: RunFolder, status: dict, submission: Submission | None, job: 
     if job and job.waiting:
         return "pending", " ".join([job.reason, *before(status)])
     if job and job.active:
-        return at_work(folder, status)
+        return at_work(folder, status, job)
     if beats(folder) and not is_of_ended_job(folder, status, job):
         return "running", "outside SLURM" if submission is None else "by another process than the job"
     if status.get("state") == "failed" and is_news(status, submission):
@@ -82,10 +82,10 @@ def is_news(status: dict, submission: Submission | None) -> bool:
     return submission is None or status["updated"] >= submission.submitted
 
 
-def at_work(folder: RunFolder, status: dict) -> tuple[str, str]:
-    """SLURM says that the job is running."""
+def at_work(folder: RunFolder, status: dict, job: Job) -> tuple[str, str]:
+    """SLURM says that the job is running. A heartbeat from before its start is that of an earlier, killed attempt."""
     age = heartbeat_age(folder)
-    if age is None:
+    if age is None or age > job.seconds:
         return "running", " ".join(["starting, or between attempts", *before(status)])
     return ("running", "") if age < STALE_SECONDS else ("silent", f"no heartbeat for {age:.0f} s")
 

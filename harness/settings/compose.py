@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -63,6 +64,7 @@ def register() -> None:
     for name in all_methods().keys() - METHODS.keys():  # a plug-in's own defaults; a YAML on Hydra's search path comes first
         store.store(group="method", name=name, node=all_methods()[name])
     store.store(group="hydra/launcher", name="harness", node={"_target_": "hydra_plugins.harness.HarnessLauncher"})
+    store.store(group="hydra/sweeper", name="harness", node=BasicSweeperConf(_target_="hydra_plugins.harness.HarnessSweeper"))
     store.store(group="hydra/help", name="harness", node=HELP)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -253,6 +254,25 @@ def test_submitted_from_within_a_job(cluster, tmp_path, wait_for):
     assert not any("mem=500" in job["TRES"] for job in jobs)
     wait_for(lambda: all_completed(cluster, tmp_path), "both", 180)
     assert [folder.read_status()["threads"] for folder in find_folders(tmp_path)] == [1, 1]
+
+
+def test_a_hundred_runs(cluster, submit, tmp_path):
+    """Held, so that none begins: the time of submission and of a look."""
+    held = ("+cluster.additional_parameters.hold=true", f"runs_dir={tmp_path}")
+    start = time.monotonic()
+    printed = submit("method=cppo,dppo", f"seed={','.join(map(str, range(50)))}", *QUICK, *held)
+    submitted = time.monotonic() - start
+    assert "submitted 100 runs as job" in printed
+    assert {line.split("_")[0] for line in cluster.call("squeue", "-h", "-r", "-o", "%i").split()} == {
+        job_of(tmp_path, 7).split("_")[0]
+    }
+    start = time.monotonic()
+    rows = json.loads(slurm(cluster, "status", tmp_path, "--json").stdout)
+    looked = time.monotonic() - start
+    print(f"100 runs: submitted in {submitted:.1f} s, looked at in {looked:.2f} s")
+    assert [(row["state"], row["note"]) for row in rows] == [("pending", "JobHeldUser")] * 100
+    assert submitted < 15 and looked < 2
+    assert "cancelled 100 jobs" in slurm(cluster, "cancel", tmp_path).stdout
 
 
 def test_with_accounting(accounting_cluster, run_harness, tmp_path, wait_for, monkeypatch):

@@ -36,9 +36,10 @@ CASES = {  # files, SLURM's job, expected state, words of the note
     "waits again": ({"run_state": "preempted", "reason": "SIGUSR2"}, Job("PENDING", "BeginTime"), "pending", "SIGUSR2"),
     "held": ({"run_state": "running"}, Job("PENDING", "JobHeldAdmin"), "pending", "JobHeldAdmin"),
     "starts": ({}, Job("RUNNING"), "running", "starting"),
-    "works": ({"run_state": "running", "beat": 5}, Job("RUNNING"), "running", ""),
+    "works": ({"run_state": "running", "beat": 5}, Job("RUNNING", seconds=60), "running", ""),
+    "starts after a kill": ({"run_state": "running", "beat": 500}, Job("RUNNING", seconds=20), "running", "starting"),
     "between attempts": ({"run_state": "failed", "reason": "E"}, Job("RUNNING"), "running", "E"),
-    "silent": ({"run_state": "running", "beat": 500}, Job("RUNNING"), "silent", "no heartbeat"),
+    "silent": ({"run_state": "running", "beat": 500}, Job("RUNNING", seconds=900), "silent", "no heartbeat"),
     "done": ({"run_state": "completed"}, None, "completed", ""),
     "done, job ends": ({"run_state": "completed"}, Job("COMPLETING"), "completed", ""),
     "done, though SLURM says failed": ({"run_state": "completed"}, Job("FAILED"), "completed", ""),
@@ -100,11 +101,11 @@ def answer(monkeypatch, **outputs):
 def test_squeue_first_then_sacct(monkeypatch):
     answer(
         monkeypatch,
-        squeue="7_0|RUNNING|None|n1\n7_1|PENDING|Resources|\n",
+        squeue="7_0|RUNNING|None|n1|1:05\n7_1|PENDING|Resources||0:00\n",
         sacct="7_2|CANCELLED by 0|n1\n7_0|COMPLETED|n2\n8|FAILED|n1\n",
     )
     found = scheduler.look_up(["7_0", "7_1", "7_2", "9"])
-    assert found == {"7_0": Job("RUNNING", "", "n1"), "7_1": Job("PENDING", "Resources"), "7_2": Job("CANCELLED", "", "n1")}
+    assert found == {"7_0": Job("RUNNING", "", "n1", 65), "7_1": Job("PENDING", "Resources"), "7_2": Job("CANCELLED", "", "n1")}
 
 
 def test_without_accounting(monkeypatch):
