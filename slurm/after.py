@@ -62,7 +62,8 @@ def _judge(folder: RunFolder, code: int, out_of_memory: bool, max_signals: int |
     began = is_of_this_job(latest) and latest.get("slurm_restarts") == restarts()
     if not began:
         return before_it_began(folder, code, out_of_memory)
-    if latest["state"] == "running":
+    in_the_wake = latest["state"] == "failed" and code - 128 in OUTSIDE  # of another rank, which was killed
+    if latest["state"] == "running" or in_the_wake:
         latest |= bury(folder, latest["number"], death(code, out_of_memory))
     if latest["state"] == "preempted":
         return after_a_signal(folder, latest, max_signals)

@@ -89,7 +89,9 @@ def train(plan: RunPlan, stop: StopRequest) -> str:
     """harness.run.train, with all output of this attempt in a file of its own."""
     from harness.run import train
 
-    with output_to(plan.folder.path / "logs" / f"attempt_{plan.folder.num_attempts()}.out"):
+    number, ranks = plan.folder.num_attempts(), here()
+    name = f"attempt_{number}.out" if ranks.is_first else f"attempt_{number}.rank{ranks.rank}.out"
+    with output_to(plan.folder.path / "logs" / name):
         return train(plan, stop)
 
 

@@ -26,6 +26,7 @@ from slurm.record import Submission, read_submission
 from slurm.scheduler import Job, SchedulerError
 
 POLL_SECONDS = 2.0
+WAIT_SECONDS = 120  # from the end of a run's first process until srun kills the others; they end by themselves within a minute
 PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 SUBMITITS_NAME = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
 SAME_NAME = (
@@ -193,7 +194,7 @@ def srun_args(cluster: SlurmConfig) -> list[str]:
     """srun does not take --cpus-per-task over from sbatch (SLURM 22.05 and later) and would bind each process to one core."""
     arguments = [f"--cpus-per-task={cluster.cpus_per_task}"] if cluster.cpus_per_task else []
     if cluster.nodes * cluster.tasks_per_node > 1:
-        arguments.append("--kill-on-bad-exit=1")  # the others would wait for a dead process for ever
+        arguments.append(f"--wait={WAIT_SECONDS}")
     return arguments
 
 

@@ -118,6 +118,14 @@ def test_deaths_of_its_own_doing_count(folder, code, out_of_memory, word):
     assert status["state"] == "failed" and word in status["reason"] and "attempts 1 and 2" in status["reason"]
 
 
+def test_a_rank_that_was_killed_is_no_failure_of_the_run(folder):
+    """The first rank fails in its wake, and srun returns the highest status of all."""
+    for number in (1, 2, 3):
+        attempt(folder, number, "failed", reason="RuntimeError: connection closed by peer")
+        assert judge(folder, KILLED).requeue
+    assert {record["state"] for record in folder.attempts()} == {"killed"}
+
+
 def test_killed_before_it_began(folder):
     attempt(folder, 1, "preempted", restarts=0)
     assert judge(folder, KILLED).requeue

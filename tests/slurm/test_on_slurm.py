@@ -229,6 +229,26 @@ def starve():
         group.rmdir()
 
 
+def test_a_run_on_two_nodes(cluster, submit, run_harness, hold, tmp_path, wait_for, differences):
+    """One process on each; stopped once on the way. The same as two processes on this machine, byte for byte."""
+    words = ("method=dppo", "seed=1", *LONG)
+    lo = "cluster.setup=['export GLOO_SOCKET_IFNAME=lo']"
+    submit(*words, f"runs_dir={tmp_path}/slurm", "cluster.nodes=2", "cluster.tasks_per_node=1", lo)
+    pid = hold(tmp_path / "slurm", 1)
+    assert status(cluster, tmp_path / "slurm")["1"]["nodes"] == "n[1-2]"
+    cluster.check("scancel", "--signal=USR2", job_of(tmp_path / "slurm", 1))
+    os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: all_completed(cluster, tmp_path / "slurm"), "the end", 240)
+    told = attempts(tmp_path / "slurm", 1)
+    assert [state for state, _ in told] == ["preempted", "completed"]
+    logs = folder_of(tmp_path / "slurm", 1).path / "logs"
+    assert {path.name for path in logs.glob("*.out")} >= {"attempt_2.out", "attempt_2.rank1.out"}
+    local = ("cluster.ranks=2", "cluster.device=cpu", "harness.display=none", f"runs_dir={tmp_path}/here")
+    result = run_harness(*words, *local, tiny=False, env=cluster.env | {"GLOO_SOCKET_IFNAME": "lo"})
+    assert result.returncode == 0, result.stderr
+    assert problems(differences, tmp_path / "here", tmp_path / "slurm") == []
+
+
 def test_out_of_memory_twice_is_the_end(cluster, submit, tmp_path, starve, wait_for):
     """The kernel kills it, twice, before it has saved anything."""
     submit("method=dppo", "seed=1", f"runs_dir={tmp_path}", *LONG)
