@@ -36,10 +36,10 @@ def main(argv: list[str]) -> None:
         output.table(TABLES[name](results))
     for name in options.chosen(FIGURES):
         output.figure(name, FIGURES[name](results), results.warning)
-    output.text("verdict.md", verdict(results))
+    output.page("verdict.md", verdict(results))
     output.index(results.warning)
     if options.chosen(["report"]):
-        output.text("report.html", report(results))
+        output.page("report.html", report(results))
     print(verdict(results), output.summary(), sep="\n", end="")
 
 

@@ -113,5 +113,5 @@ def stack(runs: list[Run], tables: list[pd.DataFrame]) -> pd.DataFrame:
     counts = [len(table) for table in tables]
     stacked = pd.concat(tables, ignore_index=True)
     codes = pd.Series(range(len(runs))).repeat(counts).to_numpy()
-    stacked.insert(0, "run_id", pd.Categorical.from_codes(codes, categories=[run.run_id for run in runs]))
-    return stacked
+    run_id = pd.Series(pd.Categorical.from_codes(codes, categories=[run.run_id for run in runs]), name="run_id")
+    return pd.concat([run_id, stacked], axis=1)

@@ -21,10 +21,16 @@ class Output:
         self.folder, self.formats = folder, formats
         self.captions: dict[str, list[str]] = {}  # title, then notes
         self.missing: list[str] = []
+        self.pages: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def text(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+    def page(self, name: str, text: str) -> None:
+        """A text that the summary names."""
+        self.pages.append(name)
+        self.text(name, text)
 
     def json(self, name: str, value: dict) -> None:
         self.text(name, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
@@ -52,7 +58,10 @@ class Output:
         self.json(f"{name}.json", figure_sidecar(figure) | {"warning": warning})
 
     def index(self, warning: str) -> None:
-        """index.md: every table and figure with its caption; for the missing ones, the command that makes them."""
+        """index.md: every table and figure with its caption; for the missing ones, the command that makes them. Stays as it is
+        where none was asked for."""
+        if not self.captions:
+            return
         lines = ["# Tables and figures", ""] + ([red(warning), ""] if warning else [])
         for name, (title, *notes) in self.captions.items():
             lines += [f"## {name}{' (missing)' if name in self.missing else ''}", "", f"{title}. {' '.join(notes)}", ""]
@@ -60,4 +69,6 @@ class Output:
 
     def summary(self) -> str:
         gaps = f"; missing: {', '.join(self.missing)} (index.md says what makes them)" if self.missing else ""
-        return f"{len(self.captions) - len(self.missing)} tables and figures in {self.folder}{gaps}\n"
+        made = len(self.captions) - len(self.missing)
+        written = self.pages + ([f"{made} tables and figures"] if self.captions else [])
+        return f"{', '.join(written)} in {self.folder}{gaps}\n"

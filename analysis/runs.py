@@ -1,12 +1,19 @@
-"""What one run says about itself. The only module that knows the keys of config.json and status.json."""
+"""What one run says about itself. The only module that knows the keys of config.json, status.json and logs/attempt_<n>.json."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from harness.store import RunFolder
+from harness.store import RunFolder, read_json
 
+TYPED = "python -m harness"  # how a command begins that a user gave; an attempt requeued by SLURM holds its launcher's instead
+# Of a status what is shown elsewhere than under provenance.
+NOT_PROVENANCE = {
+    "state", "step", "reason", "run_id", "method", "preset", "model", "experiment", "seed", "device_hours", "command",
+    "collapse_step", "collapse_reason", "mismatch_step", "mismatch_reason",
+}  # fmt: skip
 FINISHED = ("completed", "collapsed")  # states whose scores count; all others are listed, not scored
 
 
@@ -75,6 +82,34 @@ class Run:
     @property
     def device_hours(self) -> float | None:
         return self.status.get("device_hours")
+
+    @cached_property
+    def attempts(self) -> list[dict]:
+        """What each attempt wrote about itself, the first one first: host, job, commit, how it ended."""
+        found = [read_json(path) for path in self.path.glob("logs/attempt_*.json")]
+        return sorted((one for one in found if one is not None), key=lambda one: one["number"])
+
+    @property
+    def command(self) -> str:
+        """The newest one that a user typed; "" if none is known."""
+        told = [self.status.get("command"), *(one.get("command") for one in reversed(self.attempts))]
+        known = [command for command in told if command]
+        return next((command for command in known if command.startswith(TYPED)), known[0] if known else "")
+
+    @property
+    def provenance(self) -> dict:
+        """Everything else that the status holds: when, where and with what the run was made."""
+        return {key: value for key, value in self.status.items() if key not in NOT_PROVENANCE and value is not None}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why it ended or failed, what was marked: each as a sentence of its own."""
+        marks = [
+            f"{name} marked at step {self.status[f'{name}_step']}: {self.status.get(f'{name}_reason') or 'no reason recorded'}"
+            for name in ("collapse", "mismatch")
+            if self.status.get(f"{name}_step") is not None
+        ]
+        return [reason for reason in [self.status.get("reason")] if reason] + marks
 
 
 def read_run(folder: RunFolder) -> Run:

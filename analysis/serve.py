@@ -6,11 +6,14 @@ python -m analysis serve runs
 from __future__ import annotations
 
 import argparse
+import hashlib
 import html
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 
 from analysis.load import load
@@ -26,20 +29,21 @@ WATCHED = ("status.json", "metrics.jsonl", "evals.jsonl", "traces")
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    page = LivePage(options.roots, options.refresh, options.allow_mixed)
-    with ThreadingHTTPServer((LOOPBACK, options.port), handler(page.html)) as server:
-        print(f"http://{LOOPBACK}:{server.server_port}/ (Ctrl+C ends it)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print()
+    with TemporaryDirectory() as cache:
+        page = LivePage(options.roots, options.refresh, options.allow_mixed, Path(cache))
+        with ThreadingHTTPServer((LOOPBACK, options.port), handler(page.answers)) as server:
+            print(f"http://{LOOPBACK}:{server.server_port}/ (Ctrl+C ends it)", flush=True)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                print()
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis serve", description=__doc__.splitlines()[0])
     parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
-    parser.add_argument("--refresh", type=int, default=15, help="seconds between reloads of the open page (default: 15)")
+    parser.add_argument("--refresh", type=int, default=15, help="seconds between the open page's looks at the runs (default: 15)")
     parser.add_argument("--allow-mixed", action="store_true", help="compare runs whose shared settings differ, and say so")
     return parser.parse_args(argv)
 
@@ -47,29 +51,30 @@ def parse(argv: list[str]) -> argparse.Namespace:
 class LivePage:
     """Drawn when asked for and a file of a run has changed since; one thread draws at a time."""
 
-    def __init__(self, roots: list[Path], refresh_seconds: int, allow_mixed: bool):
-        self.roots, self.refresh_seconds, self.allow_mixed = roots, refresh_seconds, allow_mixed
+    def __init__(self, roots: list[Path], refresh_seconds: int, allow_mixed: bool, cache: Path | None = None):
+        self.roots, self.refresh_seconds, self.allow_mixed, self.cache = roots, refresh_seconds, allow_mixed, cache
         self.seen, self.page, self.lock = None, "", Lock()
+        self.answers = {"/": ("text/html", self.html), "/state": ("text/plain", lambda: state_of(roots))}
 
     def html(self) -> str:
         with self.lock:
             now = state_of(self.roots)
             if now != self.seen:
-                self.seen, self.page = now, self.draw()
+                self.seen, self.page = now, self.draw(now)
             return self.page
 
-    def draw(self) -> str:
+    def draw(self, state: str) -> str:
         try:
-            sweep = load(self.roots, allow_mixed=self.allow_mixed)
+            sweep = load(self.roots, cache=self.cache, allow_mixed=self.allow_mixed)
         except InputError as error:  # runs may still be about to begin
             return waiting(str(error), self.refresh_seconds)
-        return report(analyse(sweep), self.refresh_seconds)
+        return report(analyse(sweep), {"seconds": self.refresh_seconds, "state": state})
 
 
-def state_of(roots: list[Path]) -> list[tuple[str, int, int]]:
-    """(path, time of change, size) of the files that the page is made of."""
-    stats = [(path, path.stat()) for root in roots for name in WATCHED for path in sorted(root.rglob(name))]
-    return [(str(path), stat.st_mtime_ns, stat.st_size) for path, stat in stats]
+def state_of(roots: list[Path]) -> str:
+    """A digest of path, time of change and size of the files that the page is made of."""
+    stats = [(str(path), path.stat()) for root in roots for name in WATCHED for path in sorted(root.rglob(name))]
+    return hashlib.sha256(repr([(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]).encode()).hexdigest()
 
 
 def waiting(text: str, refresh_seconds: int) -> str:
@@ -77,27 +82,30 @@ def waiting(text: str, refresh_seconds: int) -> str:
     return f"{head}<pre>{html.escape(text)}</pre>\n"
 
 
-def handler(page: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
-    """Answers GET / and nothing else, and only under this machine's own names, so that no foreign site can read it."""
+def handler(answers: dict[str, tuple[str, Callable[[], str]]]) -> type[BaseHTTPRequestHandler]:
+    """Answers GET of these paths and nothing else, and only under this machine's own names, so that no foreign site can read it.
+    answers: path -> (content type, text)."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.headers.get("Host", "").rpartition(":")[0] not in OWN_NAMES:
                 self.send_error(HTTPStatus.FORBIDDEN)
-            elif self.path != "/":
+            elif self.path not in answers:
                 self.send_error(HTTPStatus.NOT_FOUND)
             else:
-                self.answer(page().encode())
+                kind, text = answers[self.path]
+                self.answer(kind, text().encode())
 
-        def answer(self, body: bytes) -> None:
+        def answer(self, kind: str, body: bytes) -> None:
             self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the reader has gone on
+                self.wfile.write(body)
 
         def log_message(self, *_) -> None:
-            """Quiet: the page reloads itself all the time."""
+            """Quiet: the page asks all the time."""
 
     return Handler

@@ -91,11 +91,14 @@ def settings_grid(results: Results, group: GroupScores) -> Matrix | None:
     if len(rows) < 2 or len(columns) < 2:
         return None
     values, run_ids = np.full((len(rows), len(columns)), np.nan), []
+    cell_ids = [[[] for _ in columns] for _ in rows]
     for name, (w_min, least) in places.items():
         if group.methods[name].runs:
-            values[rows.index(w_min), columns.index(least)] = 100 * group.summary(group.selected(name, results.rule)).mean()
-            run_ids += group.methods[name].run_ids
+            i, j = rows.index(w_min), columns.index(least)
+            values[i, j] = 100 * group.summary(group.selected(name, results.rule)).mean()
+            cell_ids[i][j] = group.methods[name].run_ids
+            run_ids += cell_ids[i][j]
     texts = [["" if np.isnan(value) else f"{value:.1f}" for value in row] for row in values]
     title = f"{results.group_label(group)}: points, {SELECTION_RULES[results.rule].label}"
     labels = [f"w_min {w:g}" for w in rows], [f"δ_b,min {b:g}" for b in columns]
-    return Matrix(title, values, *labels, "points", run_ids, texts)
+    return Matrix(title, values, *labels, "points", run_ids, texts, cell_ids=cell_ids)

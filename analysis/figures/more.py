@@ -47,9 +47,9 @@ def fig_pairwise(results: Results) -> Plot | Missing:
                     texts[i][j] = signed(c.together.estimate) + ("*" if c.told_apart else "")
         labels = [label(name) for name in names]
         run_ids = runs_behind(group, names)
-        panels.append(
-            Matrix(f"{prefix(results, group)}row − column", values, labels, labels, "points", run_ids, texts, diverging=True)
-        )
+        cell_ids = [[runs_behind(group, dict.fromkeys([one, other])) for other in names] for one in names]
+        title = f"{prefix(results, group)}row − column"
+        panels.append(Matrix(title, values, labels, labels, "points", run_ids, texts, diverging=True, cell_ids=cell_ids))
     if not panels:
         return Missing("Differences between methods", "two methods with finished, evaluated runs", SWEEP)
     widest = max(len(panel.rows) for panel in panels)
@@ -69,8 +69,11 @@ def fig_problems(results: Results) -> Plot | Missing:
             order = np.argsort(values.mean(0), kind="stable")
             rows = [label(name) for name in comparison.means]
             run_ids = runs_behind(group, comparison.means)
+            cell_ids = [[group.methods[name].run_ids] * len(order) for name in comparison.means]
             title, axis = f"{prefix(results, group)}{benchmark}", "problem, hard to easy"
-            panels.append(Matrix(title, values[:, order], rows, [], "points", run_ids, xlabel=axis, limits=(0, 100)))
+            panels.append(
+                Matrix(title, values[:, order], rows, [], "points", run_ids, xlabel=axis, limits=(0, 100), cell_ids=cell_ids)
+            )
     if not panels:
         return Missing("Score on each problem", "a finished, evaluated run", SWEEP)
     return Plot("Score on each problem", panels, ["Mean over seeds; problems in order of their mean over methods."])
@@ -111,7 +114,10 @@ def fig_agreement(results: Results) -> Plot | Missing:
         texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
         labels = [label(name) for name in shares], [label(rule) for rule in rules]
         run_ids = runs_behind(group, shares)
-        panels.append(Matrix(results.group_label(group), values, *labels, "Jaccard", run_ids, texts, limits=(0, 1)))
+        cell_ids = [[group.methods[name].run_ids] * len(rules) for name in shares]
+        panels.append(
+            Matrix(results.group_label(group), values, *labels, "Jaccard", run_ids, texts, limits=(0, 1), cell_ids=cell_ids)
+        )
     if not panels:
         what = "decisions of several rules on the tokens of finished runs (shadow.jsonl)"
         return Missing(title, what, f"{SWEEP} record.shadow_every=7")

@@ -49,7 +49,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Values [rows, columns]; nan is left white. `texts` stand in the cells."""
+    """Values [rows, columns]; nan is left white. `texts` stand in the cells, `cell_ids` are the runs behind each cell: all of
+    `run_ids` where it is None."""
 
     title: str
     values: np.ndarray
@@ -64,6 +65,7 @@ class Matrix:
     limits: tuple[float, float] | None = None
     diverging: bool = False
     log: bool = False
+    cell_ids: list[list[list[str]]] | None = None
 
 
 @dataclass(frozen=True)

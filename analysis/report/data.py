@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 
 import numpy as np
@@ -13,19 +14,22 @@ from analysis.figures.record import Line, Matrix, Missing, Panel, Plot, Series
 from analysis.report.curves import numbers, points_per_curve, thinned
 from analysis.report.tokens import embedded_traces
 from analysis.results import Results
-from analysis.runs import Run, differing
+from analysis.runs import TYPED, Run, differing
+from analysis.scores import GroupScores
 from analysis.style import label, ordered
 from analysis.tables import TABLES
 from analysis.tables.record import Cell, Table
 from analysis.verdict import paragraph
-from harness.metric_table import METRICS
+from harness.metric_table import METRICS, POSITION_BUCKETS
 
 FORMAT = 1
-PROVENANCE = (
-    "attempts", "started", "updated", "ended", "seconds", "host", "slurm_job_id", "git_sha", "git_dirty", "cpu", "cores",
-    "threads", "accelerator", "versions", "settings_fingerprint", "config_hash", "data_fingerprints",
+ATTEMPT = (
+    "number", "state", "step", "reason", "started", "ended", "checkpoint", "host", "slurm_job_id", "slurm_restarts", "git_sha",
 )  # fmt: skip
-CURVES = [metric.key for metric in METRICS if "<" not in metric.key] + ["time/step"]  # of families, the one worth a curve
+RATIOS = [f"mismatch/ratio_{quantile}" for quantile in ("min", "p01", "p50", "p99", "max")]
+# Of families of metrics, those worth a curve; a family by position is worth its mean over the steps.
+CURVES = [metric.key for metric in METRICS if "<" not in metric.key] + [*RATIOS, "time/step"]
+BY_POSITION = [metric.key.removesuffix("/<bucket>") for metric in METRICS if metric.key.endswith("/<bucket>")]
 
 
 def page_data(results: Results) -> dict:
@@ -36,19 +40,25 @@ def page_data(results: Results) -> dict:
     return {
         "format": FORMAT,
         "warning": results.warning,
-        "verdict": [paragraph(results, results.comparison(group)) for group in results.groups],
-        "settings": settings_data(results),
+        "verdict": [verdict_data(results, group, at) for group in results.groups],
+        "settings": settings_data(results, at),
         "tables": [table_data(make(results), at) for make in TABLES.values()],
         "figures": [{"name": name} | figure_data(make(results), at) for name, make in FIGURES.items()],
         "metrics": {metric.key: {"unit": metric.unit, "meaning": f"{metric.meaning}; {metric.reduction}"} for metric in METRICS},
         "runs": runs_data(results),
+        "absent": absent_runs(results),
     }
+
+
+def verdict_data(results: Results, group: GroupScores, at: Callable) -> dict:
+    runs = [run for method in group.methods.values() for run in method.runs + method.others]
+    return {"text": paragraph(results, results.comparison(group)), "runs": at([run.run_id for run in runs])}
 
 
 # settings: what all runs share, once; then only what differs
 
 
-def settings_data(results: Results) -> dict:
+def settings_data(results: Results, at: Callable) -> dict:
     """shared: one value for all runs; groups and methods: tables of the keys that differ between columns."""
     runs = results.sweep.runs
     varying = differing([run.shared_settings for run in runs])
@@ -58,8 +68,8 @@ def settings_data(results: Results) -> dict:
     by_method = columns_of(sorted(runs, key=lambda run: order.index(run.method)), lambda run: label(run.method))
     return {
         "shared": sorted(shared.items()),
-        "groups": difference_table(by_label, lambda run: run.shared_settings, varying),
-        "methods": difference_table(by_method, lambda run: run.method_settings),
+        "groups": difference_table(by_label, at, lambda run: run.shared_settings, varying),
+        "methods": difference_table(by_method, at, lambda run: run.method_settings),
     }
 
 
@@ -70,11 +80,15 @@ def columns_of(runs: list[Run], name: Callable[[Run], str]) -> dict[str, list[Ru
     return columns
 
 
-def difference_table(columns: dict[str, list[Run]], settings: Callable[[Run], dict], keys=None) -> dict:
+def difference_table(columns: dict[str, list[Run]], at: Callable, settings: Callable[[Run], dict], keys=None) -> dict:
     """One row for each key; runs of one column that differ show every value."""
     keys = keys if keys is not None else dict.fromkeys(key for runs in columns.values() for run in runs for key in settings(run))
     cell = lambda runs, key: " | ".join(dict.fromkeys(text_of(settings(run)[key]) for run in runs if key in settings(run))) or "–"
-    return {"columns": list(columns), "rows": [[key, *(cell(runs, key) for runs in columns.values())] for key in keys]}
+    return {
+        "columns": list(columns),
+        "runs": [at([run.run_id for run in runs]) for runs in columns.values()],
+        "rows": [[key, *(cell(runs, key) for runs in columns.values())] for key in keys],
+    }
 
 
 def text_of(value) -> str:
@@ -130,11 +144,20 @@ def line_data(line: Line, at: Callable) -> dict:
 
 def matrix_data(matrix: Matrix, at: Callable) -> dict:
     return {
-        "title": matrix.title, "rows": matrix.rows, "columns": matrix.columns, "unit": matrix.unit, "runs": at(matrix.run_ids),
+        "title": matrix.title, "rows": matrix.rows, "columns": matrix.columns, "unit": matrix.unit, "behind": behind(matrix, at),
         "xlabel": matrix.xlabel, "ylabel": matrix.ylabel, "extent": matrix.extent, "limits": matrix.limits,
         "diverging": matrix.diverging, "log": matrix.log, "texts": matrix.texts,
         "values": [numbers(row) for row in matrix.values],
     }  # fmt: skip
+
+
+def behind(matrix: Matrix, at: Callable) -> dict:
+    """The runs behind each cell: sets of runs once, then the place in `sets` of each cell; None where one set is behind all."""
+    if matrix.cell_ids is None:
+        return {"sets": [at(matrix.run_ids)], "cells": None}
+    places: dict[tuple, int] = {}
+    cells = [[places.setdefault(tuple(at(ids)), len(places)) for ids in row] for row in matrix.cell_ids]
+    return {"sets": list(map(list, places)), "cells": cells}
 
 
 # runs
@@ -147,7 +170,8 @@ def runs_data(results: Results) -> list[dict]:
     scores = {run_id: curve for group in results.groups for run_id, curve in group.curves.items()}
     return [
         run_data(run, keys[run.run_id], look[run.method])
-        | {"curves": run_curves(results, run, budget), "scores": score_curve(scores.get(run.run_id))}
+        | {"curves": run_curves(results, run, budget), "positions": by_position(results, run)}
+        | {"scores": score_curve(scores.get(run.run_id))}
         | traces[run.run_id]
         for run in runs
     ]
@@ -161,12 +185,12 @@ def link_keys(runs: list[Run]) -> dict[str, str]:
 
 
 def run_data(run: Run, key: str, look: tuple[str, str]) -> dict:
-    known = [(name, text_of(run.status[name])) for name in PROVENANCE if run.status.get(name) is not None]
     return {
         "id": run.run_id, "key": key, "method": run.method, "label": label(run.method), "rule": run.rule, "seed": run.seed,
         "group": run.group.label, "state": run.state, "step": run.step, "steps": run.steps, "collapse": run.collapse_step,
-        "hours": run.device_hours, "colour": look[0], "dash": look[1], "provenance": known, "command": command_of(run),
-        "reason": text_of(run.status.get("reason") or ""),
+        "hours": run.device_hours, "colour": look[0], "dash": look[1], "command": run.command, "warnings": run.warnings,
+        "provenance": [(name, text_of(value)) for name, value in run.provenance.items()],
+        "attempts": {"columns": ATTEMPT, "rows": [[attempt_text(one.get(key)) for key in ATTEMPT] for one in run.attempts]},
         "settings": [(name, text_of(value)) for name, value in sorted((run.shared_settings | method_of(run)).items())],
     }  # fmt: skip
 
@@ -175,9 +199,8 @@ def method_of(run: Run) -> dict:
     return {f"method.{key}": value for key, value in run.method_settings.items()} | {"seed": run.seed}
 
 
-def command_of(run: Run) -> str:
-    command = run.status.get("command") or ""
-    return command if isinstance(command, str) else " ".join(map(str, command))
+def attempt_text(value) -> str:
+    return "–" if value is None else text_of(value)
 
 
 def run_curves(results: Results, run: Run, budget: int) -> dict:
@@ -186,6 +209,39 @@ def run_curves(results: Results, run: Run, budget: int) -> dict:
     return {metric: [numbers(part) for part in thinned(*curve, budget)] for metric, curve in curves.items() if len(curve[0])}
 
 
+def by_position(results: Results, run: Run) -> dict:
+    """{family: [relative positions, mean over steps]}; buckets that the run never recorded are left out."""
+    return {family: curve for family in BY_POSITION if (curve := position_curve(results, run, family))[0]}
+
+
+def position_curve(results: Results, run: Run, family: str) -> list:
+    values = [results.sweep.metric(run, f"{family}/{bucket}")[1] for bucket in range(POSITION_BUCKETS)]
+    known = [((bucket + 0.5) / POSITION_BUCKETS, one.mean()) for bucket, one in enumerate(values) if len(one)]
+    return [numbers(x for x, _ in known), numbers(y for _, y in known)]
+
+
 def score_curve(curve: tuple | None) -> list | None:
     """[steps, points], the mean over benchmarks; None for a run that has not been evaluated."""
     return None if curve is None else [numbers(curve[0]), numbers(100 * curve[1].mean(1))]
+
+
+# runs that other methods have and one lacks
+
+
+def absent_runs(results: Results) -> list[dict]:
+    return [
+        {"group": group.group.label, "method": name, "label": label(name), "seed": seed, "command": command_for(runs, name, seed)}
+        for group in results.groups
+        for name in results.main_methods(group)
+        for runs in [group.methods[name].runs + group.methods[name].others]
+        for seed in group.seeds
+        if seed not in {run.seed for run in runs}
+    ]
+
+
+def command_for(siblings: list[Run], method: str, seed: int) -> str:
+    """A sibling's command with this method and seed."""
+    told = next((run.command for run in siblings if run.command.startswith(TYPED)), f"{TYPED} method= seed=")
+    asked = {"method=": f"method={method}", "seed=": f"seed={seed}"}
+    words = [next((new for start, new in asked.items() if word.startswith(start)), word) for word in shlex.split(told)]
+    return shlex.join(words + [new for new in asked.values() if new not in words])

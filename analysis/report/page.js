@@ -103,7 +103,7 @@ function showDetails(title, cell) {
 
 // ---- tables
 
-const cellOf = (text) => ({ text, values: {}, runs: [], emphasis: "" });
+const cellOf = (text, runs = []) => ({ text, values: {}, runs, emphasis: "" });
 
 function sortValue(cell) {
   const known = cell.values.mean ?? cell.values.value;
@@ -155,7 +155,7 @@ function tableSection(table) {
 
 // ---- curves: SVG with a crosshair for pointer and arrow keys
 
-const W = 520, H = 300, LEFT = 68, RIGHT = 12, TOP = 10, BOTTOM = 42;
+const W = 520, H = 300, LEFT = 68, RIGHT = 24, TOP = 10, BOTTOM = 42;
 const DASHES = { "-": "none", "--": "7 4", "-.": "7 3 2 3", ":": "2 3" };
 
 function scale(values, log, from, to, roomy = false) {
@@ -221,7 +221,8 @@ function bandPath({ x, low, high }, xs, ys) {
   return `M${there.map((i) => point(i, high)).join("L")}L${there.reverse().map((i) => point(i, low)).join("L")}Z`;
 }
 
-function chart(panel) {
+/** onpick(x): what a click or Enter does with the place under the cursor. */
+function chart(panel, onpick = null) {
   const all = (pick) => panel.series.flatMap((one) => pick(one));
   const x = all((one) => [...one.x, ...one.lines.flatMap((line) => line.x)]).concat(panel.marks.map(([at]) => at));
   const y = all((one) => [...one.mean, ...(panel.series.length <= 5 ? [...one.low, ...one.high] : []), ...one.lines.flatMap((line) => line.y)]);
@@ -233,7 +234,7 @@ function chart(panel) {
   const svg = s("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", tabindex: "0", "aria-label": `${visible(panel.title)}: ${visible(panel.ylabel)} against ${visible(panel.xlabel)}. Arrow keys read values.` }, frame(xs, ys, panel.xlabel, panel.ylabel), ...marks, ...groups, cursor);
   const legend = h("div", { class: "legend" }, panel.series.map((one, i) => legendEntry(one, groups[i])), copyButton(() => panelText(panel), "copy numbers"));
   const readout = h("p", { class: "readout", role: "status" });
-  hover(svg, panel, xs, cursor, readout);
+  hover(svg, panel, xs, cursor, readout, onpick);
   return h("figure", { class: "chart" }, h("figcaption", {}, visible(panel.title)), svg, readout, legend);
 }
 
@@ -246,7 +247,7 @@ function legendEntry(series, group) {
 /** Of a series the mean, or its first run where there is no mean. */
 const mainCurve = (one) => (one.x.length ? [one.x, one.mean] : [one.lines[0]?.x ?? [], one.lines[0]?.y ?? []]);
 
-function hover(svg, panel, xs, cursor, readout) {
+function hover(svg, panel, xs, cursor, readout, onpick) {
   const places = [...new Set(panel.series.flatMap((one) => mainCurve(one)[0]))].filter((v) => xs.draws(v)).sort((a, b) => a - b);
   let index = -1;
   const show = (i) => {
@@ -262,7 +263,9 @@ function hover(svg, panel, xs, cursor, readout) {
   svg.addEventListener("keydown", (event) => {
     const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (move) { show(index + move); event.preventDefault(); }
+    if (event.key === "Enter" && onpick && index >= 0) onpick(places[index]);
   });
+  if (onpick) svg.addEventListener("click", () => index >= 0 && onpick(places[index]));
 }
 
 function valueNear(series, at) {
@@ -271,9 +274,9 @@ function valueNear(series, at) {
 }
 
 function panelText(panel) {
-  const rows = [["series", "run", panel.xlabel, panel.ylabel]];
+  const rows = [["series", "run", panel.xlabel, panel.ylabel, "low", "high"]];
   for (const one of panel.series) {
-    one.x.forEach((x, i) => rows.push([one.label, `mean of ${one.lines.map((line) => RUNS[line.run].id).join(" ")}`, x, one.mean[i]]));
+    one.x.forEach((x, i) => rows.push([one.label, `mean of ${one.lines.map((line) => RUNS[line.run].id).join(" ")}`, x, one.mean[i], one.low[i] ?? "", one.high[i] ?? ""]));
     for (const line of one.lines) line.x.forEach((x, i) => rows.push([one.label, RUNS[line.run].id, x, line.y[i]]));
   }
   return rows.map((row) => row.join("\t")).join("\n");
@@ -289,17 +292,60 @@ function matrix(panel) {
   const share = (v) => (high === low ? 0.5 : (f(v) - f(low)) / (f(high) - f(low)));
   const colour = (v) => (v === null || (panel.log && v <= 0) ? null : panel.diverging ? [share(v) >= 0.5 ? "var(--warm)" : "var(--cool)", Math.abs(share(v) - 0.5) * 2] : ["var(--cool)", share(v)]);
   const names = panel.rows.length ? panel.rows : panel.values.map((_, i) => String(i));
-  const rows = panel.values.map((values, i) => h("tr", {}, h("th", { scope: "row" }, visible(names[i])), values.map((v, j) => heatCell(panel, names[i], v, i, j, colour(v)))));
+  const cells = panel.values.map((values, i) => values.map((v, j) => heatCell(panel, v, i, j, colour(v))));
+  const rows = cells.map((row, i) => h("tr", {}, h("th", { scope: "row" }, visible(names[i])), row));
   const head = panel.columns.length ? h("thead", {}, h("tr", {}, h("td"), panel.columns.map((name) => h("th", { scope: "col" }, visible(name))))) : null;
   const axis = panel.columns.length ? null : h("p", { class: "note" }, panel.ylabel ? `${visible(panel.ylabel)}, downwards; ` : "", visible(panel.xlabel), panel.extent ? ` from ${short(panel.extent[0])} to ${short(panel.extent[1])}` : "");
+  const readout = h("p", { class: "readout", role: "status" });
+  const grid = h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${visible(panel.title)}. Arrow keys read cells, Enter opens one.` }, h("table", { class: panel.columns.length ? "heat" : "heat dense" }, head, h("tbody", {}, rows)));
+  readCells(grid, panel, cells, names, readout);
   return h("figure", { class: "chart" + (panel.columns.length > 6 ? " wide" : "") }, h("figcaption", {}, `${visible(panel.title)} (${visible(panel.unit)}, ${short(low)} to ${short(high)})`),
-    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": visible(panel.title) }, h("table", { class: panel.columns.length ? "heat" : "heat dense" }, head, h("tbody", {}, rows))), axis);
+    grid, axis, readout, h("div", { class: "legend" }, copyButton(() => matrixText(panel, names), "copy numbers")));
 }
 
-function heatCell(panel, name, value, i, j, colour) {
+function heatCell(panel, value, i, j, colour) {
   const text = panel.texts?.[i]?.[j] || (panel.columns.length ? (value === null ? "" : short(value)) : "");
-  const title = `${name}, ${panel.columns[j] ?? j + 1}: ${value === null ? "–" : short(value)}`;
-  return h("td", { title: visible(title), "--c": colour ? colour[0] : "transparent", "--p": colour ? `${Math.round(75 * colour[1])}%` : "0%" }, visible(text));
+  return h("td", { "--c": colour ? colour[0] : "transparent", "--p": colour ? `${Math.round(75 * colour[1])}%` : "0%" }, visible(text));
+}
+
+/** Pointer or arrow keys read cells; a click or Enter opens the cell's number with the runs behind it. */
+function readCells(grid, panel, cells, names, readout) {
+  let chosen = null;
+  const nameOf = ([i, j]) => `${names[i]}, ${columnName(panel, j)}`;
+  const valueOf = ([i, j]) => panel.values[i][j];
+  const show = (i, j) => {
+    if (chosen) cells[chosen[0]][chosen[1]].classList.remove("chosen");
+    chosen = [Math.max(0, Math.min(cells.length - 1, i)), Math.max(0, Math.min(cells[0].length - 1, j))];
+    cells[chosen[0]][chosen[1]].classList.add("chosen");
+    readout.textContent = `${visible(nameOf(chosen))}: ${short(valueOf(chosen))} ${visible(panel.unit)}`;
+  };
+  const open = () => showDetails(`${panel.title}, ${nameOf(chosen)}`, { text: `${short(valueOf(chosen))} ${panel.unit}`, values: { value: valueOf(chosen) }, runs: runsBehind(panel, ...chosen) });
+  const under = (event) => { const cell = event.target.closest("td"), i = cells.findIndex((row) => row.includes(cell)); return i < 0 ? null : [i, cells[i].indexOf(cell)]; };
+  grid.addEventListener("pointermove", (event) => { const at = under(event); if (at) show(...at); });
+  grid.addEventListener("click", (event) => { const at = under(event); if (at) { show(...at); open(); } });
+  grid.addEventListener("keydown", (event) => {
+    const move = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+    if (!move && event.key !== "Enter") return;
+    event.preventDefault();
+    if (move || !chosen) show(...(chosen ? [chosen[0] + move[0], chosen[1] + move[1]] : [0, 0]));
+    if (event.key === "Enter") open();
+    else cells[chosen[0]][chosen[1]].scrollIntoView({ block: "nearest", inline: "nearest" });
+  });
+}
+
+/** A column without a name is a window of steps where the panel says from where to where its axis goes, else a place in the row. */
+function columnName(panel, j) {
+  if (panel.columns.length || !panel.extent) return panel.columns[j] ?? `${panel.xlabel} ${j + 1}`;
+  const [first, last] = panel.extent, width = Math.ceil((last - first + 1) / panel.values[0].length);
+  const from = first + j * width, to = Math.min(last, from + width - 1);
+  return `${panel.xlabel} ${from === to ? from : `${from}–${to}`}`;
+}
+
+const runsBehind = ({ behind }, i, j) => behind.sets[behind.cells ? behind.cells[i][j] : 0];
+
+function matrixText(panel, names) {
+  const rows = panel.values.flatMap((values, i) => values.map((value, j) => [names[i], columnName(panel, j), value ?? "", runsBehind(panel, i, j).map((k) => RUNS[k].id).join(" ")]));
+  return [["row", "column", panel.unit, "runs"], ...rows].map((row) => row.join("\t")).join("\n");
 }
 
 function figureSection(name) {
@@ -316,22 +362,25 @@ const bold = (text) => text.split("**").map((part, i) => (i % 2 ? h("strong", {}
 
 function stateCounts() {
   const counts = {};
-  for (const run of RUNS) counts[run.state] = (counts[run.state] ?? 0) + 1;
+  for (const run of [...RUNS, ...DATA.absent.map(() => ({ state: "missing" }))]) counts[run.state] = (counts[run.state] ?? 0) + 1;
   return h("p", { class: "row" }, Object.entries(counts).map(([state, count]) => h("span", { class: `state ${state}` }, `${count} ${state}`)));
 }
 
 function verdictView() {
-  return [h("h1", {}, "Verdict"), stateCounts(), DATA.verdict.map((text) => h("p", { class: "verdict" }, bold(text))),
+  const said = ({ text, runs }) => h("section", {}, h("p", { class: "verdict copyable" }, bold(text)),
+    copyButton(() => [text.replaceAll("**", ""), ...runs.map((i) => RUNS[i].id)].join("\n"), "copy with run ids"));
+  return [h("h1", {}, "Verdict"), stateCounts(), DATA.verdict.map(said),
     tableSection(TABLES.table1), figureSection("fig4")];
 }
 
 function settingsView() {
   const { shared, groups, methods } = DATA.settings;
-  const rows = (table) => table.rows.map(([key, ...values]) => [key, values.map(cellOf)]);
+  const everyRun = RUNS.map((_, i) => i);
+  const rows = (table) => table.rows.map(([key, ...values]) => [key, values.map((text, i) => cellOf(text, table.runs[i]))]);
   const block = (title, table) => table.rows.length ? h("section", {}, h("h2", {}, title), sortableTable(title, "setting", table.columns, rows(table))) : null;
   return [h("h1", {}, "Settings"), h("p", {}, `${shared.length} settings are the same in all ${RUNS.length} runs. They stand last; first what differs.`),
     block("Groups: settings that differ", groups), block("Rules", methods),
-    h("section", {}, h("h2", {}, "Shared by all runs"), sortableTable("Shared by all runs", "setting", ["value"], shared.map(([key, value]) => [key, [cellOf(value)]])))];
+    h("section", {}, h("h2", {}, "Shared by all runs"), sortableTable("Shared by all runs", "setting", ["value"], shared.map(([key, value]) => [key, [cellOf(value, everyRun)]])))];
 }
 
 function tablesView() {
@@ -345,12 +394,14 @@ const figureGrid = (names) => h("div", { class: "sections" }, names.map(figureSe
 const otherFigures = () => Object.keys(FIGURES).filter((name) => !CURVES.includes(name) && !STABILITY.includes(name));
 const stabilityView = () => [h("h1", {}, "Stability"), hint(), tableSection(TABLES.table_stability), figureGrid(STABILITY)];
 
-/** The table of runs with links: its rows stand in the order of RUNS. */
+/** The table of runs with links: its rows stand in the order of RUNS. Last the runs that other methods have and one lacks. */
 function runsView() {
   const { columns, rows, notes } = TABLES.table_runs;
+  const absent = DATA.absent.map((run) => [`${run.method}/seed=${run.seed}`, [{ ...cellOf("missing"), node: h("span", { class: "state missing" }, "missing") },
+    ...columns.slice(1).map((name) => (name === "reason" ? { ...cellOf("–"), node: ["made by: ", h("code", {}, visible(run.command))] } : cellOf("–"))), cellOf("–")]]);
   const tokens = (run) => ({ ...cellOf(String(run.traces.length)), node: run.traces.length ? h("a", { href: link("tokens", run.key) }, `${run.traces.length} recorded`) : "–" });
-  const linked = RUNS.map((run, i) => [runLink(run), [{ ...rows[i][1][0], node: badge(run) }, ...rows[i][1].slice(1).map((cell) => cellOf(cell.text)), tokens(run)]]);
-  return [h("h1", {}, "Runs"), stateCounts(), sortableTable("Runs", "run", [...columns, "steps with tokens"], linked), notes.map((note) => h("p", { class: "note" }, visible(note)))];
+  const linked = RUNS.map((run, i) => [runLink(run), [{ ...rows[i][1][0], node: badge(run) }, ...rows[i][1].slice(1), tokens(run)]]);
+  return [h("h1", {}, "Runs"), stateCounts(), sortableTable("Runs", "run", [...columns, "steps with tokens"], [...linked, ...absent]), notes.map((note) => h("p", { class: "note" }, visible(note)))];
 }
 
 const badge = (run) => h("span", { class: `state ${run.state}` }, run.state + (run.collapse !== null && run.state !== "collapsed" ? ", collapse marked" : ""));
@@ -359,31 +410,47 @@ function runView(key) {
   const run = runByKey(key);
   if (!run) return noSuchRun(key);
   const list = (pairs) => h("dl", { class: "settings" }, pairs.map(([name, value]) => [h("dt", {}, visible(name)), h("dd", {}, visible(value))]));
-  const folded = (title, content) => h("details", {}, h("summary", {}, title), content);
-  return [h("h1", {}, visible(run.key)), h("p", { class: "row" }, badge(run), h("span", {}, `step ${run.step} of ${run.steps}`), run.collapse === null ? null : h("span", {}, `collapse at step ${run.collapse}`), h("code", {}, visible(run.id)), copyButton(() => run.id, "copy run id")),
-    run.reason ? h("p", { class: "warning" }, visible(run.reason)) : null,
+  const folded = (title, pairs, ...more) => h("details", {}, h("summary", {}, title), list(pairs), copyButton(() => pairText(run, pairs), "copy with run id"), more);
+  const charts = (title, of) => { const panels = runPanels([run]).filter((panel) => of(panel.title)); return h("section", {}, h("h2", {}, title), panels.length ? h("div", { class: "panels" }, panels.map((panel) => chart(panel))) : h("p", { class: "quiet" }, "Nothing recorded.")); };
+  return [h("h1", {}, visible(run.key)), h("p", { class: "row" }, badge(run), h("span", {}, `step ${run.step} of ${run.steps}`), run.collapse === null ? null : h("span", {}, `collapse at step ${run.collapse}`), h("code", {}, visible(run.id)), copyButton(() => pairText(run, stateOf(run)), "copy with run id")),
+    run.warnings.map((text) => h("p", { class: "warning" }, visible(text))),
     h("p", { class: "row" }, run.traces.length ? h("a", { href: link("tokens", run.key) }, "its tokens") : h("span", {}, "no recorded tokens"), h("a", { href: link("compare", run.key) }, "compare with another run")),
-    h("section", {}, h("h2", {}, "Command"), run.command ? [h("pre", { class: "copyable" }, visible(run.command)), copyButton(() => run.command)] : h("p", { class: "quiet" }, "The run did not record one.")),
-    h("section", {}, h("h2", {}, "Curves"), hint(), h("div", { class: "panels" }, runPanels([run]).map(chart))),
-    folded("Provenance", list(run.provenance)), folded("Settings", list(run.settings))];
+    h("section", {}, h("h2", {}, "Command"), run.command ? [h("pre", { class: "copyable", tabindex: 0 }, visible(run.command)), copyButton(() => run.command)] : h("p", { class: "quiet" }, "The run did not record one.")),
+    folded("Provenance", run.provenance, attemptsTable(run)), folded("Settings", run.settings),
+    hint(), charts("Curves", (title) => !OWN_SECTION.test(title)), charts("Health", (title) => HEALTH.test(title)), charts("Mismatch", (title) => MISMATCH.test(title)), charts("Cost", (title) => COST.test(title))];
 }
+
+const HEALTH = /^health\//, MISMATCH = /^(mismatch|staleness)\//, COST = /^(time|cost)\//, OWN_SECTION = /^(health|mismatch|staleness|time|cost)\//;
+const pairText = (run, pairs) => [run.id, ...pairs.map(([name, value]) => `${name} = ${value}`)].join("\n");
+const stateOf = (run) => [["state", run.state], ["step", `${run.step} of ${run.steps}`], ["collapse", run.collapse ?? "none"], ["device-hours", run.hours ?? "unknown"]];
+const attemptsTable = ({ attempts, id }) => (attempts.rows.length ? sortableTable("Attempts", attempts.columns[0], attempts.columns.slice(1), attempts.rows.map(([first, ...rest]) => [first, rest.map((text) => cellOf(text, [RUNS.findIndex((run) => run.id === id)]))])) : null);
 
 const noSuchRun = (key) => [h("h1", {}, "No such run"), h("p", {}, `This page has no run “${visible(key)}”. `, h("a", { href: "#runs" }, "All runs"))];
 
-/** One panel for the evaluation and one for each metric that any of the runs recorded. */
+/** One panel for the evaluation, one for each metric that any of the runs recorded, and one for each family of metrics. */
 function runPanels(runs) {
-  const panel = (title, ylabel, curve) => ({ title, xlabel: "step", ylabel, log_x: false, log_y: false, marks: [], series: runs.flatMap((run, i) => runSeries(run, curve(run), i)) });
-  const panels = [panel("evaluation", "score (points)", (run) => run.scores)];
-  for (const [key, metric] of Object.entries({ ...DATA.metrics, "time/step": { unit: "s" } })) panels.push(panel(key, metric.unit || key, (run) => run.curves[key]));
+  const panel = (title, xlabel, ylabel, series) => ({ title, xlabel, ylabel, log_x: false, log_y: false, marks: [], series });
+  const bySteps = (title, ylabel, curve) => panel(title, "step", ylabel, runs.flatMap((run, i) => runSeries(run, curve(run), i)));
+  const panels = [bySteps("evaluation", "score (points)", (run) => run.scores)];
+  for (const [key, metric] of Object.entries({ ...DATA.metrics, "time/step": { unit: "s" } })) {
+    if (key === RATIO_FAMILY) panels.push(panel("mismatch/ratio, quantiles", "step", "ratio", runs.flatMap(ratioSeries)));
+    else if (key.endsWith(BUCKETS)) panels.push(panel(key.replace(BUCKETS, ""), "relative position in the response", metric.unit || "mean over steps", runs.flatMap((run, i) => runSeries({ ...run, collapse: null }, run.positions[key.replace(BUCKETS, "")], i))));
+    else panels.push(bySteps(key, metric.unit || key, (run) => run.curves[key]));
+  }
   return panels.filter((one) => one.series.length);
 }
+
+const RATIO_FAMILY = "mismatch/ratio_<quantile>", BUCKETS = "/<bucket>";
+const QUANTILES = { min: ":", p01: "--", p50: "-", p99: "--", max: ":" };
+const ratioSeries = (run, i, runs) => Object.entries(QUANTILES).flatMap(([name, dash]) =>
+  runSeries(run, run.curves[`mismatch/ratio_${name}`], i).map((one) => ({ ...one, label: runs.length > 1 ? `${run.key}, ${name}` : name, dash })));
 
 function runSeries(run, curve, i) {
   if (!curve || !curve[0].length) return [];
   const [x, y] = curve;
   const near = run.collapse === null ? -1 : x.findLastIndex((step) => step <= run.collapse);
   const collapse = near < 0 ? null : [x[near], y[near]];
-  const line = { run: RUNS.indexOf(run), x, y, collapse, finished: run.state === "completed" || run.state === "collapsed" };
+  const line = { run: RUNS.findIndex((one) => one.id === run.id), x, y, collapse, finished: run.state === "completed" || run.state === "collapsed" };
   return [{ label: run.key, colour: run.colour, dash: i ? "--" : "-", x: [], mean: [], low: [], high: [], lines: [line] }];
 }
 
@@ -392,18 +459,19 @@ function compareView(key) {
   const one = first ?? RUNS[0], other = second ?? RUNS.find((run) => run !== one) ?? one;
   const go = (a, b) => { location.hash = link("compare", `${a}/vs/${b}`); };
   const pickers = h("p", { class: "row" }, picker("A", one, (k) => go(k, other.key)), picker("B", other, (k) => go(one.key, k)));
-  const facts = (run) => Object.fromEntries([["state", run.state], ["step", `${run.step}/${run.steps}`], ["collapse", String(run.collapse ?? "–")], ["device-hours", short(run.hours)], ["command", run.command], ...run.provenance, ...run.settings]);
+  const facts = (run) => Object.fromEntries([["state", run.state], ["step", `${run.step}/${run.steps}`], ["collapse", String(run.collapse ?? "–")], ["device-hours", short(run.hours)], ["command", run.command], ["marked", run.warnings.join("; ") || "–"], ...run.provenance, ...run.settings]);
   const [a, b] = [facts(one), facts(other)];
   const names = [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((name) => a[name] !== b[name]);
-  const rows = names.map((name) => [name, [cellOf(a[name] ?? "–"), cellOf(b[name] ?? "–")]]);
+  const place = (run) => [RUNS.indexOf(run)];
+  const rows = names.map((name) => [name, [cellOf(a[name] ?? "–", place(one)), cellOf(b[name] ?? "–", place(other))]]);
   return [h("h1", {}, "Compare two runs"), pickers,
-    h("section", {}, h("h2", {}, "What differs"), rows.length ? sortableTable("What differs", "", ["A", "B"], rows) : h("p", {}, "Nothing.")),
-    h("section", {}, h("h2", {}, "Curves"), hint(), h("div", { class: "panels" }, runPanels(one === other ? [one] : [one, other]).map(chart)))];
+    h("section", {}, h("h2", {}, "What differs"), rows.length ? sortableTable("What differs", "setting", ["A", "B"], rows) : h("p", {}, "Nothing.")),
+    h("section", {}, h("h2", {}, "Curves"), hint(), h("div", { class: "panels" }, runPanels(one === other ? [one] : [one, other]).map((panel) => chart(panel))))];
 }
 
 function picker(name, chosen, onpick, runs = RUNS) {
   const options = runs.map((run) => h("option", { value: run.key, selected: run === chosen }, `${visible(run.key)} (${run.state})`));
-  return h("label", {}, `${name} `, h("select", { onchange: (event) => onpick(event.target.value) }, options));
+  return h("label", {}, `${name} `, h("select", { id: `picker-${name}`, onchange: (event) => onpick(event.target.value) }, options));
 }
 
 // ---- token viewer
@@ -439,13 +507,16 @@ function tokensView(key, options) {
   if (key && !run) return noSuchRun(key);
   if (!run || !run.traces.length) return [title, noTraces(run), traced.length ? h("p", { class: "row" }, picker("Run", null, (k) => { location.hash = link("tokens", k); }, traced)) : null];
   chooseFromLink(run, options);
-  const parts = { controls: h("div", { class: "controls" }), about: h("div"), tokens: h("div", { class: "tokens", role: "listbox", "aria-label": "Tokens of the response", tabindex: -1 }), facts: h("div", { class: "facts" }), chart: h("div", { class: "panels" }) };
+  const parts = { controls: h("div", { class: "controls" }), about: h("div"), tokens: h("div", { class: "tokens", role: "listbox", "aria-label": "Tokens of the response", tabindex: -1 }), jump: h("div", { class: "controls" }), facts: h("div", { class: "facts" }), chart: h("div", { class: "panels" }) };
   drawViewer(parts, traced);
-  parts.tokens.addEventListener("keydown", (event) => tokenKeys(event, parts, traced));
-  return [title, parts.controls, parts.about, parts.tokens, legendOfTokens(), parts.facts, parts.chart];
+  parts.tokens.addEventListener("keydown", (event) => tokenKeys(event, parts));
+  requestAnimationFrame(() => showToken(parts));
+  return [title, parts.controls, parts.about, parts.jump, parts.tokens, legendOfTokens(), parts.facts, parts.chart];
 }
 
-const noTraces = (run) => h("p", {}, run ? `${visible(run.key)} (${run.state}) has no recorded tokens. ` : "No run here has recorded tokens. ",
+const noTraces = (run) => (run?.left_out.length ? noRoom(run) : neverTraced(run));
+const noRoom = (run) => h("p", {}, `${visible(run.key)} recorded tokens, and they are too long for a page of so many runs. Give its folder alone: `, h("code", {}, visible(`python -m analysis runs/${run.id} --out results/${run.id} --only report`)));
+const neverTraced = (run) => h("p", {}, run ? `${visible(run.key)} (${run.state}) has no recorded tokens. ` : "No run here has recorded tokens. ",
   "Runs record some every ", h("code", {}, "record.shadow_every"), " steps; a run shorter than that, or with 0, has none: ", h("code", {}, "python -m harness record.shadow_every=7"));
 
 function chooseFromLink(run, options) {
@@ -467,13 +538,49 @@ function clampViewer() {
 }
 
 function drawViewer(parts, traced) {
-  const redraw = (changes) => { Object.assign(viewer, changes); clampViewer(); remember(); drawViewer(parts, traced); };
-  if (!parts.controls.childNodes.length) parts.controls.append(...controls(redraw, traced, parts));
+  if (!parts.controls.childNodes.length) {
+    parts.redraw = (changes) => { Object.assign(viewer, changes); clampViewer(); remember(); drawViewer(parts, traced); showToken(parts); };
+    parts.controls.append(...controls(parts.redraw, traced, parts));
+    parts.jump.append(...jumps(parts));
+  }
   syncControls(parts);
   parts.about.replaceChildren(...aboutResponse());
-  parts.tokens.replaceChildren(...responseAt().tokens.map((text, i) => tokenElement(text, i, parts)));
-  parts.facts.replaceChildren(...factsOf(redraw));
-  parts.chart.replaceChildren(...driftCharts());
+  const all = responseAt().tokens.map((_, i) => tokenFacts(i));
+  parts.elements = all.map((facts, i) => tokenElement(facts, i, parts));
+  parts.chosen = parts.elements[viewer.token];
+  parts.tokens.replaceChildren(...parts.elements.flatMap(brokenIntoLines));
+  drawFacts(parts);
+  parts.chart.replaceChildren(...driftCharts(all, (place) => selectToken(parts, place - 1)));
+}
+
+/** A line of the response is a line of the page. */
+const brokenIntoLines = (element, i) => (responseAt().tokens[i].includes("\n") ? [element, h("span", { class: "break", role: "presentation" })] : [element]);
+
+/** Draws the chosen token's numbers; a button that had the focus hands it to its successor. */
+function drawFacts(parts) {
+  const hadFocus = parts.facts.contains(document.activeElement);
+  parts.facts.replaceChildren(...factsOf(parts.redraw));
+  if (hadFocus) parts.facts.querySelector(".rule[aria-pressed=true]").focus();
+}
+
+/** Scrolls the box of tokens, not the page, so that the chosen one is in sight. */
+function showToken({ tokens, chosen }) {
+  const above = chosen.offsetTop - tokens.scrollTop, below = above + chosen.offsetHeight - tokens.clientHeight;
+  if (above < 0 || below > 0) tokens.scrollTop = chosen.offsetTop - tokens.clientHeight / 2;
+}
+
+/** Ways through a long response: to a token by its number, to the next one that the rule drops. */
+function jumps(parts) {
+  const number = h("input", { type: "number", min: 1, onchange: (event) => selectToken(parts, Math.round(Number(event.target.value) || 1) - 1, event.target) });
+  parts.number = number;
+  const button = (text, by) => h("button", { type: "button", onclick: (event) => selectToken(parts, nextDropped(by), event.target) }, text);
+  return [h("label", {}, "Token ", number), button("◀ dropped", -1), button("dropped ▶", 1)];
+}
+
+/** The next token that the chosen rule drops, in that direction; the chosen token itself if there is none. */
+function nextDropped(by) {
+  for (let i = viewer.token + by; i >= 0 && i < responseAt().tokens.length; i += by) if (series(responseAt(), decisionAt().keep, i) < 1) return i;
+  return viewer.token;
 }
 
 /** The link follows what is on the screen, without a new entry in the history for each key. */
@@ -497,10 +604,12 @@ function controls(redraw, traced, parts) {
     h("label", {}, "Response ", parts.selects.response), h("label", {}, "Rule ", parts.selects.rule), h("label", {}, "Colour ", parts.selects.by)];
 }
 
-function syncControls({ slider, where, selects }) {
+function syncControls({ slider, where, selects, number }) {
   const trace = traceAt();
   slider.value = viewer.run.traces.indexOf(trace);
   where.textContent = `step ${viewer.step}`;
+  number.value = viewer.token + 1;
+  number.max = responseAt().tokens.length;
   const option = (value, text, chosen) => h("option", { value, selected: chosen }, text);
   selects.response.replaceChildren(...trace.responses.map((one, i) => option(i, visible(`${one.problem_id}, sample ${one.sample}, reward ${one.reward}`), i === viewer.response)));
   selects.rule.replaceChildren(...Object.keys(responseAt().rules).map((name) => option(name, ruleLabel(name), name === viewer.rule)));
@@ -510,15 +619,16 @@ function syncControls({ slider, where, selects }) {
 const ruleLabel = (name) => visible(name === "own" ? `own: ${traceAt().rules.own?.rule ?? ""}, as trained` : name);
 
 function aboutResponse() {
-  const response = responseAt(), left = viewer.run.left_out;
+  const response = responseAt(), left = viewer.run.left_out, { responses, num_responses } = traceAt();
   const kept = response.tokens.map((_, i) => series(response, decisionAt().keep, i)), dropped = kept.filter((k) => k < 1).length;
   return [h("p", { class: "prompt" }, h("span", { class: "quiet" }, "Prompt "), h("bdi", {}, visible(response.prompt))),
     h("p", { class: "row" }, h("span", {}, `reward ${plain(response.reward)}`), h("span", {}, `advantage ${plain(response.advantage)}`), response.truncated ? h("span", {}, "truncated") : null, h("strong", {}, `${dropped} of ${kept.length} tokens dropped by ${ruleLabel(viewer.rule)}`), h("span", {}, `score: ${visible(traceAt().divergence)}`)),
+    responses.length < num_responses ? h("p", { class: "note" }, `To keep the page small, ${num_responses - responses.length} of the ${num_responses} recorded responses of this step are left out.`) : "",
     left.length ? h("p", { class: "note" }, `To keep the page small, steps ${left.join(", ")} of this run are left out.`) : ""];
 }
 
-function heat(i) {
-  const facts = tokenFacts(i), of = (value, full) => Math.max(0, Math.min(1, value / full));
+function heat(facts) {
+  const of = (value, full) => Math.max(0, Math.min(1, value / full));
   const bound = traceAt().rules[viewer.rule]?.settings?.delta ?? 0.15;
   switch (viewer.by) {
     case "divergence": return ["var(--warm)", facts.divergence, of(facts.divergence, bound)];
@@ -530,38 +640,45 @@ function heat(i) {
   }
 }
 
-function tokenElement(text, i, parts) {
-  const [colour, value, share] = heat(i), keep = tokenFacts(i).keep, known = Number.isFinite(value);
+function tokenElement(facts, i, parts) {
+  const [colour, value, share] = heat(facts), keep = facts.keep, known = Number.isFinite(value), text = responseAt().tokens[i];
   const classes = ["token", keep < 1 ? "dropped" : "", known ? "" : "unknown"].join(" ");
   const label = `${visible(text)}, token ${i + 1}, ${keep < 1 ? "dropped" : "kept"}, ${COLOURINGS[viewer.by]} ${known ? short(value) : "not known"}`;
-  const choose = () => { viewer.token = i; remember(); selectToken(parts); };
-  return h("bdi", { class: classes, role: "option", tabindex: i === viewer.token ? 0 : -1, "aria-selected": String(i === viewer.token), "aria-label": label, title: label, onclick: choose, "--c": colour, "--p": `${known ? Math.round(85 * share) : 0}%` }, visible(text).replace(/ /g, "␣"));
+  return h("bdi", { class: classes, role: "option", tabindex: i === viewer.token ? 0 : -1, "aria-selected": String(i === viewer.token), "aria-label": label, title: label, onclick: () => selectToken(parts, i), "--c": colour, "--p": `${known ? Math.round(85 * share) : 0}%` }, visible(text).replace(/ /g, "␣"));
 }
 
-/** Only what follows the chosen token; the others keep their elements, and with them the focus. */
-function selectToken(parts) {
-  [...parts.tokens.children].forEach((element, i) => { element.tabIndex = i === viewer.token ? 0 : -1; element.setAttribute("aria-selected", String(i === viewer.token)); });
-  parts.tokens.children[viewer.token].focus();
-  parts.facts.replaceChildren(...factsOf((changes) => { Object.assign(viewer, changes); remember(); route(); }));
-}
-
-function tokenKeys(event, parts, traced) {
-  const across = { ArrowRight: 1, ArrowLeft: -1 }[event.key], along = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  const rules = Object.keys(responseAt().rules), last = responseAt().tokens.length - 1;
-  if (!across && !along && event.key !== "Home" && event.key !== "End") return;
-  event.preventDefault();
-  if (along) { viewer.rule = rules[(rules.indexOf(viewer.rule) + along + rules.length) % rules.length]; remember(); drawViewer(parts, traced); }
-  else if (across && event.shiftKey) parts.move(across);
-  else viewer.token = across ? Math.max(0, Math.min(last, viewer.token + across)) : event.key === "Home" ? 0 : last;
+/** Only what follows the chosen token; the others keep their elements. `focused`: what keeps the focus, else the token takes it. */
+function selectToken(parts, i, focused = null) {
+  viewer.token = Math.max(0, Math.min(parts.elements.length - 1, i));
   remember();
-  selectToken(parts);
+  const mark = (element, chosen) => { element.tabIndex = chosen ? 0 : -1; element.setAttribute("aria-selected", String(chosen)); };
+  mark(parts.chosen, false);
+  parts.chosen = parts.elements[viewer.token];
+  mark(parts.chosen, true);
+  (focused ?? parts.chosen).focus({ preventScroll: focused !== null });
+  showToken(parts);
+  parts.number.value = viewer.token + 1;
+  drawFacts(parts);
 }
 
-const legendOfTokens = () => h("p", { class: "note" }, "Struck through and framed: dropped by the chosen rule. Keys in the tokens: ← → token, ↑ ↓ rule, Shift + ← → step, Home and End. The address follows: copy it to point at this token.");
+const PAGE = 25; // tokens
+
+function tokenKeys(event, parts) {
+  const rules = Object.keys(responseAt().rules), last = parts.elements.length - 1, at = viewer.token;
+  const along = { ArrowDown: 1, ArrowUp: -1 }[event.key], across = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, PageDown: at + PAGE, PageUp: at - PAGE, Home: 0, End: last, n: nextDropped(1), p: nextDropped(-1) }[event.key];
+  if ((to === undefined && !along) || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  if (along) parts.redraw({ rule: rules[(rules.indexOf(viewer.rule) + along + rules.length) % rules.length] });
+  else if (across && event.shiftKey) parts.move(across);
+  selectToken(parts, along || (across && event.shiftKey) ? viewer.token : to);
+}
+
+const legendOfTokens = () => h("p", { class: "note" }, `Struck through and framed: dropped by the chosen rule. Keys in the tokens: ← → token, ↑ ↓ rule, Shift + ← → step, n and p the next and previous dropped token, Page keys ${PAGE} tokens, Home and End. A click in a curve below goes to its token. The address follows: copy it to point at this token.`);
 
 function factsOf(redraw) {
   const response = responseAt(), i = viewer.token, facts = tokenFacts(i);
-  const text = () => [viewer.run.id, `step ${viewer.step}`, `token ${i + 1} ${JSON.stringify(response.tokens[i])}`, `rule ${viewer.rule}`, ...Object.entries(facts).map(([key, value]) => `${key} = ${value}`)].join("\n");
+  const text = () => [viewer.run.id, `step ${viewer.step}`, `${response.problem_id}, sample ${response.sample}`, `reward = ${response.reward}`, `advantage = ${response.advantage}`, `token ${i + 1} ${JSON.stringify(response.tokens[i])}`, `rule ${viewer.rule}`, ...Object.entries(facts).map(([key, value]) => `${key} = ${value}`)].join("\n");
   const rules = Object.entries(response.rules).map(([name, rule]) => {
     const keep = series(response, rule.keep, i);
     return h("button", { type: "button", class: `small rule ${keep < 1 ? "dropped" : ""}`, "aria-pressed": String(name === viewer.rule), onclick: () => redraw({ rule: name }) }, `${ruleLabel(name)} ${keep === 1 ? "keeps" : keep === 0 ? "drops" : `keeps ${short(keep)}`}`);
@@ -572,14 +689,14 @@ function factsOf(redraw) {
 }
 
 /** Divergence of each token with the threshold on it, and the prefix drift with its budget. */
-function driftCharts() {
-  const all = responseAt().tokens.map((_, i) => tokenFacts(i)), x = all.map((_, i) => i + 1);
-  const line = (label, colour, dash, pick) => ({ label, colour, dash, x, mean: all.map((one) => { const v = pick(one); return Number.isFinite(v) ? v : null; }), low: [], high: [], lines: [] });
-  const panel = (title, ylabel, curves) => ({ title, xlabel: "token", ylabel, log_x: false, log_y: false, marks: [], series: curves.filter((one) => one.mean.some((v) => v !== null)) });
+function driftCharts(all, onpick) {
+  const x = all.map((_, i) => i + 1), run = RUNS.indexOf(viewer.run);
+  const line = (label, colour, dash, pick) => ({ label, colour, dash, x: [], mean: [], low: [], high: [], lines: [{ run, x, y: all.map(pick).map((v) => (Number.isFinite(v) ? v : null)), collapse: null, finished: true }] });
+  const panel = (title, ylabel, curves) => ({ title, xlabel: "token", ylabel, log_x: false, log_y: false, marks: [], series: curves.filter((one) => one.lines[0].y.some((v) => v !== null)) });
   const charts = [panel("Divergence", "divergence", [line("divergence", "#D55E00", "-", (f) => f.divergence), line("threshold c / w", "#0072B2", "--", (f) => f.c / f.w)]),
     panel("Prefix drift and its budget", "Σ w·D", [line("S", "#D55E00", "-", (f) => f[DRIFT]), line("δ + δ_b·W", "#0072B2", "--", (f) => f[BUDGET])]),
     panel("Ratio", "ratio", [line("ratio", "#009E73", "-", (f) => f.ratio), line("weight", "#0072B2", "--", (f) => f.weight)])];
-  return charts.filter((one) => one.series.length).map(chart);
+  return charts.filter((one) => one.series.length).map((one) => chart(one, onpick));
 }
 
 // ---- start
@@ -603,10 +720,53 @@ function start() {
   const warning = document.getElementById("warning");
   warning.textContent = visible(DATA.warning);
   warning.hidden = !DATA.warning;
-  addEventListener("hashchange", () => { route(); scrollTo(0, 0); MAIN.focus({ preventScroll: true }); });
+  addEventListener("hashchange", follow);
   document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); MAIN.focus(); });
   route();
-  if (DATA.refresh_seconds) setInterval(() => { if (!document.querySelector("dialog[open]")) location.reload(); }, 1000 * DATA.refresh_seconds);
+  if (DATA.live) goLive(DATA.live);
+}
+
+/** A view begins at its top; a picker that led to it keeps the focus, so that its arrow keys go on. */
+function follow() {
+  const picker = document.activeElement?.id;
+  route();
+  const again = picker && picker !== MAIN.id ? document.getElementById(picker) : null;
+  if (!again) scrollTo(0, 0);
+  (again ?? MAIN).focus({ preventScroll: true });
+}
+
+// ---- live: only where `analysis serve` gave the page
+
+const FOCUSABLE = "a, button, input, select, summary, [tabindex]";
+
+/** Asks the server whether the runs have changed, and only then loads the page anew, at the place where the reader was. */
+function goLive({ seconds, state }) {
+  const line = document.getElementById("live");
+  line.hidden = false;
+  line.textContent = `Live: looks every ${seconds} s whether the runs have changed.`;
+  comeBack();
+  setInterval(async () => {
+    try {
+      const now = await (await fetch("/state", { cache: "no-store" })).text();
+      if (now !== state && !document.querySelector("dialog[open]")) { leave(); location.reload(); }
+    } catch { line.textContent = "Not live any more: the server does not answer. What stands here is what it said last."; }
+  }, 1000 * seconds);
+}
+
+/** Where the reader is: scrolled to, focused, unfolded. */
+function leave() {
+  const focus = [...document.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  const open = [...document.querySelectorAll("details")].map((one) => one.open);
+  sessionStorage.setItem("place", JSON.stringify({ hash: location.hash, top: scrollY, focus, open }));
+}
+
+function comeBack() {
+  const place = JSON.parse(sessionStorage.getItem("place") ?? "null");
+  sessionStorage.removeItem("place");
+  if (place?.hash !== location.hash) return;
+  document.querySelectorAll("details").forEach((one, i) => { one.open = place.open[i] ?? false; });
+  document.querySelectorAll(FOCUSABLE)[place.focus]?.focus({ preventScroll: true });
+  scrollTo(0, place.top);
 }
 
 start();

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
+import unicodedata
 from pathlib import Path
 
 from analysis.report.data import page_data
 from analysis.results import Results
 
 HERE = Path(__file__).parent
-PLACES = ("POLICY", "STYLE", "DATA", "SCRIPT")
+PLACES = ("POLICY", "STYLE", "VERDICT", "DATA", "SCRIPT")
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # Unicode categories: control, format and direction characters
 
 
-def report(results: Results, refresh_seconds: int | None = None) -> str:
-    """HTML; the same runs give the same text. refresh_seconds: the page reloads itself (`analysis.serve`)."""
+def report(results: Results, live: dict | None = None) -> str:
+    """HTML; the same runs give the same text. live (`analysis.serve`): {"seconds", "state"}, and the page may ask its own server
+    every so many seconds whether the state is another by now."""
     style, script = (read(name) for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if live else "")
     )
-    data = page_data(results) | {"refresh_seconds": refresh_seconds}
-    parts = dict(zip(PLACES, (policy, style, embedded(data), script), strict=True))
+    data = page_data(results) | {"live": live}
+    parts = dict(zip(PLACES, (policy, style, first_words(data["verdict"]), embedded(data), script), strict=True))
     return fill(read("page.html"), parts)
 
 
@@ -37,6 +41,16 @@ def fill(template: str, parts: dict[str, str]) -> str:
         before, template = template.split("{{" + place + "}}")
         page += before + parts[place]
     return page + template
+
+
+def first_words(verdict: list[dict]) -> str:
+    """The verdict as HTML, which stands on the screen while the rest is still being read, and where no script runs."""
+    return "".join(f'<p class="verdict">{html.escape(visible(one["text"].replace("**", "")))}</p>' for one in verdict)
+
+
+def visible(text: str) -> str:
+    """Control characters are named, so that they neither hide nor turn the text around them; as in page.js."""
+    return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in UNSEEN else c for c in text)
 
 
 def embedded(data: dict) -> str:

@@ -17,11 +17,24 @@ PER_TOKEN = ("rollout_logprobs", "logprobs", "ratio", "divergence", "entropy")
 
 
 def embedded_traces(runs: list[Run], most_bytes: int = MOST_BYTES) -> dict[str, dict]:
-    """{run id: {"traces": [...], "left_out": [steps]}}. Every run gets the same share of the room."""
+    """{run id: {"traces": [...], "left_out": [steps]}}. Every run gets the same share of the room; those whose share does
+    not hold one response get one each, in order of seeds, while the room lasts."""
     paths = {run.run_id: trace_paths(run) for run in runs}
-    num_traced = sum(map(bool, paths.values()))
-    room = most_bytes // max(1, num_traced)
-    return {run.run_id: traces_of(run, paths[run.run_id], room) for run in runs}
+    traced = [run for run in sorted(runs, key=lambda run: run.seed) if paths[run.run_id]]
+    kept, left = {run.run_id: {} for run in runs}, most_bytes
+    for run in traced:
+        steps = by_importance(list(paths[run.run_id]), run.collapse_step)
+        kept[run.run_id], used = fitting(paths[run.run_id], steps, most_bytes // len(traced))
+        left -= used
+    for run in traced:
+        if not kept[run.run_id]:
+            kept[run.run_id], used = fitting(paths[run.run_id], list(paths[run.run_id])[-1:], left, most_responses=1)
+            left -= used
+    return {run_id: embedded(paths[run_id], kept[run_id]) for run_id in paths}
+
+
+def embedded(paths: dict[int, Path], kept: dict[int, dict]) -> dict:
+    return {"traces": [kept[step] for step in sorted(kept)], "left_out": [step for step in paths if step not in kept]}
 
 
 def trace_paths(run: Run) -> dict[int, Path]:
@@ -30,23 +43,36 @@ def trace_paths(run: Run) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def traces_of(run: Run, paths: dict[int, Path], room: int) -> dict:
-    """The steps that matter most first: the last, the first, those around a collapse, then evenly between."""
+def fitting(paths: dict[int, Path], steps: list[int], room: int, most_responses: int | None = None) -> tuple[dict, int]:
+    """({step: trace}, their bytes): the steps in their order until one does not fit whole; of that one the responses that do."""
     kept, used = {}, 0
-    for step in by_importance(list(paths), run.collapse_step):
+    for step in steps:
         trace = read_json(paths[step])
         if trace is None:
             continue
-        trace = pooled_trace(trace)
-        size = len(json.dumps(trace, separators=(",", ":")))
-        if kept and used + size > room:
+        some, size = shortened(trace, room - used, most_responses)
+        if some["responses"]:
+            kept[step], used = some, used + size
+        if len(some["responses"]) < some["num_responses"]:
             break  # reading on could only fit a smaller one, and a long sweep has thousands
-        kept[step], used = trace, used + size
-    return {"traces": [kept[step] for step in sorted(kept)], "left_out": [step for step in paths if step not in kept]}
+    return kept, used
 
 
-def pooled_trace(trace: dict) -> dict:
-    return trace | {"responses": [pooled(response) for response in trace["responses"]]}
+def shortened(trace: dict, room: int, most_responses: int | None) -> tuple[dict, int]:
+    """(the trace with its first responses, as many as fit, and the number that were recorded, bytes)."""
+    responses = [pooled(response) for response in trace["responses"][:most_responses]]
+    rest = trace | {"responses": [], "num_responses": len(trace["responses"])}
+    used = num_bytes(rest)
+    for response in responses:
+        used += num_bytes(response)
+        if used > room:
+            return rest, used - num_bytes(response)
+        rest["responses"].append(response)
+    return rest, used
+
+
+def num_bytes(value: dict) -> int:
+    return len(json.dumps(value, separators=(",", ":")))
 
 
 def pooled(response: dict) -> dict:

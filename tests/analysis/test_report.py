@@ -16,8 +16,8 @@ from made_up import write_run
 from analysis.load import load
 from analysis.report import report
 from analysis.report.curves import numbers, points_per_curve, thinned
-from analysis.report.page import fill
-from analysis.report.tokens import by_importance, embedded_traces, halving, pooled
+from analysis.report.page import fill, first_words
+from analysis.report.tokens import by_importance, embedded_traces, halving, pooled, shortened
 from analysis.results import analyse
 from analysis.serve import LivePage, handler
 from analysis.tables import TABLES
@@ -38,7 +38,7 @@ def page(results) -> str:
 
 def test_the_page_holds_what_the_analysis_says(page, results):
     data = data_of(page)
-    assert data["verdict"] == [paragraph(results, results.comparison(group)) for group in results.groups]
+    assert [one["text"] for one in data["verdict"]] == [paragraph(results, results.comparison(group)) for group in results.groups]
     for stored, make in zip(data["tables"], TABLES.values(), strict=True):
         table = make(results)
         assert [name for name, _ in stored["rows"]] == [name for name, _ in table.rows]
@@ -49,7 +49,10 @@ def test_the_page_holds_what_the_analysis_says(page, results):
 
 def test_missing_and_collapsed_runs_stand_on_the_page(page):
     data = data_of(page)
-    assert "DPPO has 2/3 seeds: 1 missing" in data["verdict"][0]
+    assert "DPPO has 2/3 seeds: 1 missing" in data["verdict"][0]["text"]
+    (absent,) = data["absent"]
+    assert (absent["method"], absent["seed"]) == ("dppo", 3)
+    assert absent["command"] == "python -m harness method=dppo seed=3"
     assert {run["key"]: run["collapse"] for run in data["runs"]}["cispo/seed=2"] == 12
     missing = [figure for figure in data["figures"] if "missing" in figure]
     assert missing and all(figure["command"].startswith("python -m harness") for figure in missing)
@@ -74,7 +77,7 @@ def test_no_text_of_a_run_can_end_the_data_element(tmp_path):
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"reason": HOSTILE, "command": HOSTILE}))
     page = report(analyse(load([tmp_path])))
-    assert data_of(page)["runs"][0]["reason"] == HOSTILE and data_of(page)["runs"][0]["command"] == HOSTILE
+    assert data_of(page)["runs"][0]["warnings"] == [HOSTILE] and data_of(page)["runs"][0]["command"] == HOSTILE
     assert page.count("<script") == page.count("</script>") == 2
     data = page[page.index('id="data">') : page.index("</script>")]
     assert data.isascii() and "<" not in data
@@ -90,8 +93,64 @@ def test_the_policy_allows_this_script_alone_and_no_network(page):
 
 
 def test_what_is_filled_in_is_not_searched_for_places():
-    template = "{{POLICY}} {{STYLE}} {{DATA}} {{SCRIPT}}"
-    assert fill(template, {"POLICY": "{{DATA}}", "STYLE": "b", "DATA": "{{SCRIPT}}", "SCRIPT": "d"}) == "{{DATA}} b {{SCRIPT}} d"
+    template = "{{POLICY}} {{STYLE}} {{VERDICT}} {{DATA}} {{SCRIPT}}"
+    parts = {"POLICY": "{{DATA}}", "STYLE": "b", "VERDICT": "", "DATA": "{{SCRIPT}}", "SCRIPT": "d"}
+    assert fill(template, parts) == "{{DATA}} b  {{SCRIPT}} d"
+
+
+def test_the_verdict_stands_before_the_data_as_plain_text():
+    words = first_words([{"text": "**<b>x</b>\u202e** & more"}])
+    assert words == '<p class="verdict">&lt;b&gt;x&lt;/b&gt;⟨U+202E⟩ &amp; more</p>'
+
+
+def test_every_cell_of_a_heat_map_knows_its_runs(page):
+    data = data_of(page)
+    figures = {figure["name"]: figure for figure in data["figures"]}
+    behind = lambda panel, i, j: [
+        data["runs"][k]["key"] for k in panel["behind"]["sets"][panel["behind"]["cells"][i][j] if panel["behind"]["cells"] else 0]
+    ]
+    (pairs,) = figures["fig_pairwise"]["panels"]
+    row, column = pairs["rows"].index("CPPO"), pairs["columns"].index("DPPO")
+    assert behind(pairs, row, column) == [*(f"cppo/seed={s}" for s in (1, 2, 3)), "dppo/seed=1", "dppo/seed=2"]
+    problems = figures["fig_problems"]["panels"][0]
+    assert behind(problems, problems["rows"].index("GRPO"), 0) == [f"grpo/seed={s}" for s in (1, 2, 3)]
+    map_ = figures["fig_position_divergence"]["panels"][0]
+    assert behind(map_, 9, 3) == [f"{map_['title'].lower()}/seed={s}" for s in (1, 2, 3)]
+
+
+def test_what_a_run_marked_and_every_attempt_stand_on_the_page(tmp_path):
+    """As SLURM leaves it: requeued, so that the last attempt's command is its launcher's."""
+    folder = write_run(tmp_path, "cppo", 1, [0.5] * 5)
+    status = json.loads((folder / "status.json").read_text())
+    marks = {"mismatch_step": 9, "mismatch_reason": "mismatch/k3 = 0.02 > 0.0005", "collapse_reason": None, "world_size": 8}
+    status |= {"command": "python launcher.py", "slurm_job_id": "15", "reason": "stopped"} | marks
+    (folder / "status.json").write_text(json.dumps(status))
+    (folder / "logs").mkdir()
+    asked = "python -m harness -m method=cppo,dppo seed=1,2 train.steps=28"
+    for number, command in ((1, asked), (2, "python launcher.py"), (10, "python launcher.py")):
+        attempt = {"number": number, "host": f"node{number}", "command": command, "state": "preempted", "signal": "SIGTERM"}
+        (folder / "logs" / f"attempt_{number}.json").write_text(json.dumps(attempt))
+    write_run(tmp_path, "cppo", 2, [0.5] * 5)
+    write_run(tmp_path, "dppo", 2, [0.5] * 5)
+    data = data_of(report(analyse(load([tmp_path]))))
+    run = data["runs"][0]
+    assert run["command"] == asked
+    assert run["warnings"] == ["stopped", "mismatch marked at step 9: mismatch/k3 = 0.02 > 0.0005"]
+    assert dict(run["provenance"])["world_size"] == "8" and dict(run["provenance"])["slurm_job_id"] == "15"
+    host = run["attempts"]["columns"].index("host")
+    assert [row[host] for row in run["attempts"]["rows"]] == ["node1", "node2", "node10"]
+    (absent,) = data["absent"]
+    assert absent["command"] == "python -m harness method=dppo seed=1"  # of dppo no run says how it was asked for
+
+
+def test_the_command_of_an_absent_run_is_a_siblings(tmp_path):
+    for method, seed in (("cppo", 1), ("cppo", 2), ("dppo", 1)):
+        folder = write_run(tmp_path, method, seed, [0.5] * 5)
+        status = json.loads((folder / "status.json").read_text())
+        command = "python -m harness -m method=cppo,dppo seed=1,2 'eval.benchmarks=[chain4]'"
+        (folder / "status.json").write_text(json.dumps(status | {"command": command}))
+    (absent,) = data_of(report(analyse(load([tmp_path]))))["absent"]
+    assert absent["command"] == "python -m harness -m method=dppo seed=2 'eval.benchmarks=[chain4]'"
 
 
 def test_links_name_runs_shortly_where_that_is_unambiguous(tmp_path):
@@ -160,6 +219,25 @@ def test_a_page_without_room_keeps_the_steps_that_matter_and_names_the_others(tm
     assert [trace["step"] for trace in everything["traces"]] == steps and everything["left_out"] == []
 
 
+def test_responses_too_long_for_their_share_are_left_out_and_named(tmp_path):
+    for seed in (1, 2, 3):
+        write_traces(write_run(tmp_path, "cppo", seed, [0.5] * 5), [7, 14], length=400)
+    runs = load([tmp_path]).runs
+    size = len(json.dumps(pooled(response(400)), separators=(",", ":"))) + 200
+    found = embedded_traces(runs, most_bytes=2 * size)  # a third of it holds none: the first two seeds get one each
+    assert [[trace["step"] for trace in found[run.run_id]["traces"]] for run in runs] == [[14], [14], []]
+    assert [found[run.run_id]["left_out"] for run in runs] == [[7], [7], [7, 14]]
+    assert sum(len(json.dumps(one["traces"], separators=(",", ":"))) for one in found.values()) <= 2 * size
+
+
+def test_of_a_step_that_does_not_fit_the_first_responses_are_kept():
+    trace = {"step": 7, "responses": [response(50), response(50), response(50)]}
+    one = len(json.dumps(pooled(response(50)), separators=(",", ":")))
+    some, used = shortened(trace, int(2.5 * one), None)
+    assert len(some["responses"]) == 2 and some["num_responses"] == 3 and 2 * one < used <= 2.5 * one
+    assert len(shortened(trace, 10 * one, 1)[0]["responses"]) == 1
+
+
 def test_order_of_importance_names_every_step_once():
     assert sorted(halving([1, 2, 3, 4, 5])) == [1, 2, 3, 4, 5] and halving([1, 2, 3, 4, 5])[0] == 3
     assert by_importance([3, 6, 9, 12], 7)[:4] == [12, 3, 6, 9]
@@ -181,7 +259,7 @@ def test_a_broken_trace_is_left_out_and_named(tmp_path):
 def server(tmp_path):
     (tmp_path / "runs").mkdir()
     page = LivePage([tmp_path / "runs"], refresh_seconds=7, allow_mixed=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler(page.html)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler(page.answers)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield tmp_path / "runs", f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -196,9 +274,11 @@ def test_the_live_page_follows_the_runs(server):
     assert "no runs under" in get(address + "/")
     folder = write_run(runs, "cppo", 1, [0.5] * 5, state="running", step=8)
     data = data_of(get(address + "/"))
-    assert data["refresh_seconds"] == 7 and data["runs"][0]["step"] == 8
+    assert data["live"]["seconds"] == 7 and data["runs"][0]["step"] == 8
+    assert data["live"]["state"] == get(address + "/state")
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 9, "reward/mean": 0.5}\n')
+    assert get(address + "/state") != data["live"]["state"]
     assert data_of(get(address + "/"))["runs"][0]["step"] == 9
 
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import threading
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from made_up import write_run  # noqa: E402
 from analysis.load import load  # noqa: E402
 from analysis.report import report  # noqa: E402
 from analysis.results import analyse  # noqa: E402
+from analysis.serve import LOOPBACK, LivePage, handler  # noqa: E402
 
 pytestmark = pytest.mark.browser
 
@@ -20,42 +23,56 @@ VIEWS = ("verdict", "settings", "tables", "curves", "stability", "runs", "compar
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "\u202eabc\u202c", "\x00\x1b[31m\u2028", "&amp;")
 STEPS = (7, 14, 21)
 LENGTH = 6
+LONG = 2000  # tokens
 
 
-def trace(step: int) -> dict:
-    """One response whose numbers tell token and step apart; token 4 is dropped by cppo alone."""
-    number = lambda factor: [round(factor * (i + 1) + step / 1000, 6) for i in range(LENGTH)]
-    tokens = [*HOSTILE, "7"]
+def trace(step: int, tokens: list[str] = [*HOSTILE, "7"]) -> dict:  # noqa: B006
+    """One response whose numbers tell token and step apart; its fourth token and the last but 99 are dropped by cppo alone."""
+    length = len(tokens)
+    number = lambda factor: [round(factor * (i + 1) + step / 1000, 6) for i in range(length)]
+    keep = [int(i not in (3, length - 100)) for i in range(length)]
     aux = {"w": number(0.1), "Z": number(0.01), "S_prev": number(0.02), "W_prev": number(0.5), "c": 0.15, "delta_b": 0.02}
     return {
         "format": 1, "step": step, "update": 4, "divergence": "topk_tv",
         "rules": {"own": {"rule": "dppo", "settings": {"delta": 0.15}}, "cppo": {"rule": "cppo", "settings": {"delta": 0.15}}},
         "responses": [{
             "problem_id": HOSTILE[0], "sample": 3, "prompt": HOSTILE[1], "reward": 1.0, "advantage": 0.625, "truncated": False,
-            "token_ids": list(range(LENGTH)), "tokens": tokens, "rollout_logprobs": number(-0.3), "logprobs": number(-0.2),
+            "token_ids": list(range(length)), "tokens": tokens, "rollout_logprobs": number(-0.3), "logprobs": number(-0.2),
             "ratio": number(0.9), "divergence": number(0.03), "entropy": None,
             "rules": {
                 "own": {"weight": number(0.9), "keep": 1, "aux": {}},
-                "cppo": {"weight": number(0.8), "keep": [1, 1, 1, 0, 1, 1], "aux": aux},
+                "cppo": {"weight": number(0.8), "keep": keep, "aux": aux},
             },
         }],
     }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> str:
+def root(tmp_path_factory) -> Path:
+    """Six runs with traces, one of them long, one failed run, and one that is missing: grpo's seed 2."""
     root = tmp_path_factory.mktemp("browser")
     curve = [0.25, 0.5, 0.625, 0.75, 0.75]
     for method in ("cppo", "dppo", "cispo"):
         for seed in (1, 2):
             collapse = {"collapse_step": 12, "state": "collapsed"} if method == "cispo" else {}
-            folder = write_run(root / "runs", method, seed, curve, **collapse)
-            (folder / "traces").mkdir()
-            for step in STEPS:
-                (folder / "traces" / f"step={step}.json").write_text(json.dumps(trace(step)))
+            write_traces(write_run(root / "runs", method, seed, curve, **collapse), long=(method, seed) == ("dppo", 2))
     failed = write_run(root / "runs", "grpo", 1, [0.25], state="failed", step=3)
     status = json.loads((failed / "status.json").read_text())
-    (failed / "status.json").write_text(json.dumps(status | {"reason": HOSTILE[0], "command": " ".join(HOSTILE[:2])}))
+    hostile = {"reason": HOSTILE[0], "command": " ".join(HOSTILE[:2]), "mismatch_step": 2, "mismatch_reason": HOSTILE[1]}
+    (failed / "status.json").write_text(json.dumps(status | hostile))
+    return root
+
+
+def write_traces(folder: Path, long: bool) -> None:
+    (folder / "traces").mkdir()
+    words = [" so", " x", "=", "12", ".\n"]
+    tokens = {"tokens": [words[i % len(words)] for i in range(LONG)]} if long else {}
+    for step in STEPS:
+        (folder / "traces" / f"step={step}.json").write_text(json.dumps(trace(step, **tokens)))
+
+
+@pytest.fixture(scope="module")
+def address(root) -> str:
     (root / "report.html").write_text(report(analyse(load([root / "runs"]))), encoding="utf-8")
     return f"file://{root / 'report.html'}"
 
@@ -152,7 +169,9 @@ def test_hostile_text_is_shown_and_runs_nothing(open_page):
     assert tokens[2] == "⟨U+202E⟩abc⟨U+202C⟩" and tokens[3] == "⟨U+0000⟩⟨U+001B⟩[31m⟨U+2028⟩"
     assert HOSTILE[1] in page.locator(".prompt").text_content()
     page = open_page("run/grpo/seed=1")
-    assert page.locator("main img, main script").count() == 0 and HOSTILE[0] in page.locator("main .warning").text_content()
+    assert page.locator("main img, main script").count() == 0
+    reason, mismatch = page.locator("main .warning").all_text_contents()
+    assert reason == HOSTILE[0] and mismatch == f"mismatch marked at step 2: {HOSTILE[1]}"
     assert "alert(2)" in page.locator("pre").text_content()
 
 
@@ -183,7 +202,7 @@ def test_comparison_of_two_runs_shows_what_differs(open_page):
     rows = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()}
     assert rows["seed"] == ["1", "2"] and rows["method.rule"] == ["cppo", "dppo"] and "train.lr" not in rows
     page.locator("main select").nth(1).select_option("cispo/seed=1")
-    page.wait_for_function("location.hash.endsWith('/vs/cispo/seed=1')")
+    page.wait_for_function("() => location.hash.endsWith('/vs/cispo/seed=1')")
 
 
 def test_curves_are_read_by_arrow_keys(open_page):
@@ -193,3 +212,203 @@ def test_curves_are_read_by_arrow_keys(open_page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert figure.locator(".readout").inner_text().startswith("step 7: ") and "CPPO 50" in figure.locator(".readout").inner_text()
+
+
+# every number with its run ids
+
+
+def copied(page, button) -> str:
+    """What the button puts on the clipboard."""
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    button.click()
+    return page.evaluate("window.copied")
+
+
+def test_cells_of_heat_maps_are_read_and_copied_with_their_runs(open_page):
+    page = open_page("curves")
+    figure = page.locator("#section-fig_pairwise figure").first
+    figure.locator(".scroll").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert figure.locator(".readout").inner_text().startswith("CISPO, DPPO: ")
+    page.keyboard.press("Enter")
+    dialog = page.locator("dialog[open]")
+    runs = ["cispo/seed=1", "cispo/seed=2", "dppo/seed=1", "dppo/seed=2"]
+    assert [text.split("-")[0].removeprefix("default/chain/") for text in dialog.locator("li").all_inner_texts()] == runs
+    text = copied(page, dialog.get_by_role("button", name="copy with run ids"))
+    assert all(run in text for run in runs) and "value = " in text
+    page.keyboard.press("Escape")
+    lines = copied(page, figure.get_by_role("button", name="copy numbers")).split("\n")
+    assert len(lines) == 1 + 3 * 3 and lines[2].startswith("CISPO\tDPPO\t") and "cispo/seed=2" in lines[2]
+
+
+def test_a_cell_of_a_map_of_steps_names_its_step(open_page):
+    page = open_page("stability")
+    figure = page.locator("#section-fig_position_divergence figure").first
+    figure.locator("td").nth(28 + 11).click()  # 28 steps a row
+    assert "1, step 12" in page.locator("dialog[open] h2").inner_text()
+    page.keyboard.press("Escape")
+
+
+def test_verdict_settings_runs_and_tokens_copy_with_run_ids(open_page):
+    page = open_page("verdict")
+    assert "cppo/seed=1-" in copied(page, page.get_by_role("button", name="copy with run ids"))
+    for view, cell in (("settings", "topk_tv"), ("runs", "28/28"), ("compare/cppo/seed=1/vs/dppo/seed=1", "cppo")):
+        page.goto(page.url.split("#")[0] + "#" + view)
+        page.locator("button.cell", has_text=cell).first.click()
+        assert "seed=1-" in copied(page, page.get_by_role("button", name="copy with run ids"))
+        page.keyboard.press("Escape")
+    page.goto(page.url.split("#")[0] + "#tokens/cppo/seed=1/step=14/token=2")
+    assert "cppo/seed=1-" in copied(page, page.get_by_role("button", name="copy with run id"))
+    for button in page.get_by_role("button", name="copy numbers").all():
+        assert "\tdefault/chain/cppo/seed=1-" in copied(page, button)
+
+
+# missing, failed and collapsed runs
+
+
+def test_a_missing_run_is_listed_with_the_command_that_makes_it(open_page):
+    page = open_page("runs")
+    row = page.locator("tbody tr", has_text="grpo/seed=2")
+    assert "missing" in row.inner_text() and "python -m harness method=grpo seed=2" in row.inner_text()
+    assert "1 missing" in page.locator("main .row").first.inner_text()
+
+
+# long responses
+
+
+def test_a_long_response_stays_usable(open_page):
+    page = open_page(f"tokens/dppo/seed=2/step=14/rule=cppo/token={LONG - 10}")
+    assert page.locator(".token").count() == LONG
+    page.wait_for_function(IN_SIGHT)
+    page.locator(".token[tabindex='0']").focus()
+    page.keyboard.press("p")
+    assert page.url.endswith(f"token={LONG - 100}") and page.locator(".token:focus.dropped").count() == 1
+    page.keyboard.press("PageUp")
+    assert page.url.endswith(f"token={LONG - 125}")
+    page.get_by_role("button", name="◀ dropped").press("Enter")
+    assert page.url.endswith("token=3") and page.evaluate(IN_SIGHT)
+    page.get_by_label("Token", exact=True).fill("1500")
+    page.keyboard.press("Enter")
+    assert float(facts(page)["divergence"]) == pytest.approx(0.03 * 1500 + 0.014) and page.evaluate(IN_SIGHT)
+    chart = page.locator(".panels figure svg[role=img]").first
+    chart.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.url.endswith("step=14/rule=cppo")  # token 0
+    seconds = page.evaluate(TIMED, "ArrowRight")
+    assert seconds < 1, f"{seconds:.2f} s for one key"
+
+
+IN_SIGHT = """() => {
+  const place = (name) => document.querySelector(name).getBoundingClientRect();
+  const token = place(".token[aria-selected=true]"), box = place(".tokens");
+  return token.top >= box.top && token.bottom <= box.bottom;
+}"""
+TIMED = """async (key) => {
+  const started = performance.now();
+  document.querySelector(".token[tabindex='0']").dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  return (performance.now() - started) / 1000;
+}"""
+
+
+# the keyboard alone
+
+
+EVERYTHING = VIEWS + ("run/cppo/seed=1", "tokens/cispo/seed=1/step=14", "compare/cppo/seed=1/vs/grpo/seed=1")
+# Notes each element that gets the focus, whether its outline shows, and whether it lies in the window.
+WATCH = """() => {
+  window.reached = new Map();
+  addEventListener("focusin", (event) => {
+    const element = event.target, style = getComputedStyle(element), box = element.getBoundingClientRect();
+    const shown = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+    reached.set(element, shown && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth);
+  });
+}"""
+MISSED = """() => {
+  const all = [...document.querySelectorAll("a, button, input, select, summary, [tabindex='0']")];
+  const there = all.filter((element) => element.checkVisibility() && element.tabIndex >= 0);
+  const bad = there.filter((element) => reached.get(element) !== true);
+  const said = (element) => `${reached.has(element) ? "unseen" : "not reached"}: ${element.outerHTML.slice(0, 160)}`;
+  return [there.length, bad.map(said)];
+}"""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1440, "light")])
+def test_everything_is_reached_by_tab_and_shows_its_focus(open_page, width, scheme):
+    for view in EVERYTHING:
+        page = open_page(view, width, scheme)
+        page.evaluate(WATCH)
+        number, _ = page.evaluate(MISSED)
+        for _ in range(number + 2):
+            page.keyboard.press("Tab")
+        assert page.evaluate(MISSED)[1] == [], view
+        page.context.close()
+
+
+def test_pickers_and_rules_keep_the_focus(open_page):
+    page = open_page("compare/cppo/seed=1/vs/dppo/seed=1")
+    page.locator("#picker-B").focus()
+    for expected in ("dppo/seed=2", "grpo/seed=1"):
+        page.keyboard.press("ArrowDown")
+        page.wait_for_function("end => location.hash.endsWith(end)", arg=expected)
+        page.wait_for_function("() => document.activeElement.id === 'picker-B'")
+    page = open_page("tokens/dppo/seed=1/step=14")
+    page.get_by_role("button", name="cppo keeps").press("Enter")
+    assert page.url.endswith("/rule=cppo") and page.locator(".rule:focus").inner_text() == "cppo keeps"
+
+
+def test_a_view_is_used_by_keys_alone(open_page):
+    page = open_page("verdict")
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.locator('nav a[href="#runs"]').press("Enter")
+    page.wait_for_function("() => document.activeElement.id === 'main'")
+    page.locator('main a[href="#run/cppo/seed=1"]').press("Enter")
+    page.wait_for_function("() => document.querySelector('h1').textContent === 'cppo/seed=1'")
+    assert page.locator("main h2").all_inner_texts() == ["Command", "Curves", "Health", "Mismatch", "Cost"]
+    page.locator("summary", has_text="Provenance").press("Enter")
+    assert "git_sha" in page.locator("details[open]").inner_text()
+
+
+# analysis serve
+
+
+@pytest.fixture
+def live(root, tmp_path):
+    """A server over the runs that looks every second; its address, and how to end it."""
+    page = LivePage([root / "runs"], refresh_seconds=1, allow_mixed=False, cache=tmp_path)
+    server = ThreadingHTTPServer((LOOPBACK, 0), handler(page.answers))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def end():
+        server.shutdown()
+        server.server_close()
+
+    yield f"http://{LOOPBACK}:{server.server_port}/", end
+    end()
+
+
+def test_the_live_page_draws_itself_anew_where_the_reader_is(chromium, live, root):
+    address, end = live
+    page = chromium.new_page(viewport={"width": 1440, "height": 500})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address + "#run/grpo/seed=1")
+    page.locator("summary", has_text="Settings").press("Enter")
+    page.evaluate("scrollTo(0, 300); window.before = true")
+    (failed,) = (root / "runs").glob("default/chain/grpo/seed=1-*")
+    with open(failed / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "reward/mean": 0.5}\n')
+    page.wait_for_function("() => !window.before")
+    page.wait_for_function("() => document.body.innerText.includes('step 4 of 28')")
+    assert page.evaluate("[scrollY, document.activeElement.textContent, document.querySelectorAll('details[open]').length]") == [
+        300, "Settings", 1,
+    ]  # fmt: skip
+    end()
+    page.wait_for_function("() => document.getElementById('live').textContent.startsWith('Not live any more')")
+    assert "step 4 of 28" in page.locator("main").inner_text() and errors == []
+    page.close()
