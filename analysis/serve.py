@@ -79,7 +79,7 @@ def state_of(roots: list[Path]) -> str:
 
 def waiting(text: str, refresh_seconds: int) -> str:
     head = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="{refresh_seconds}"><title>Waiting</title>'
-    return f"{head}<pre>{html.escape(text)}</pre>\n"
+    return f"{head}<link rel='icon' href='data:,'><pre>{html.escape(text)}</pre>\n"
 
 
 def handler(answers: dict[str, tuple[str, Callable[[], str]]]) -> type[BaseHTTPRequestHandler]:

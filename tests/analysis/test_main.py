@@ -105,6 +105,14 @@ def test_verdict_in_words(results):
     assert "Not complete: DPPO has 2/3 seeds: 1 missing." in text
 
 
+def test_the_page_alone_leaves_the_rest_as_it_is(sweep_folder, tmp_path, capsys):
+    (tmp_path / "index.md").write_text("as it was")
+    main([str(sweep_folder), "--out", str(tmp_path), "--only", "report"])
+    assert capsys.readouterr().out.endswith(f"\nverdict.md, report.html in {tmp_path}\n")
+    assert sorted(path.name for path in tmp_path.glob("*.*") if path.is_file()) == ["index.md", "report.html", "verdict.md"]
+    assert (tmp_path / "index.md").read_text() == "as it was"
+
+
 def test_verdict_of_one_seed_claims_nothing(tmp_path):
     write_run(tmp_path, "cppo", 1, [0.75] * 5)
     write_run(tmp_path, "grpo", 1, [0.25] * 5)
