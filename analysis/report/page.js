@@ -583,8 +583,15 @@ function nextDropped(by) {
   return viewer.token;
 }
 
-/** The link follows what is on the screen, without a new entry in the history for each key. */
+/** The link follows what is on the screen once the keys rest: browsers refuse hundreds of changes in a row. */
+let resting = null;
 function remember() {
+  clearTimeout(resting);
+  resting = setTimeout(writeLink, 150);
+}
+
+/** Without a new entry in the history for each key. */
+function writeLink() {
   const { step, response, rule, by, token } = viewer;
   const options = { step, ...(response && { response }), ...(rule !== "own" && { rule }), ...(by !== "divergence" && { by }), ...(token && { token }) };
   history.replaceState(null, "", link("tokens", viewer.run.key, options));
@@ -708,6 +715,7 @@ const VIEWS = {
 };
 
 function route() {
+  clearTimeout(resting);
   const { view, key, options } = readLink();
   const draw = view === "run" ? runView : VIEWS[view]?.[1] ?? (() => [h("h1", {}, "No such view"), h("p", {}, visible(view))]);
   MAIN.replaceChildren(...[draw(key, options)].flat(Infinity).filter((child) => child !== null));

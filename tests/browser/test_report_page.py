@@ -115,6 +115,11 @@ def test_every_view_opens_and_fits(open_page, look, screenshots):
         page.screenshot(path=screenshots / f"{view}-{width}-{scheme}.png", full_page=True)
 
 
+def link_ends(page, end: str) -> None:
+    """The address follows the viewer a moment later."""
+    page.wait_for_function("end => location.hash.endsWith(end)", arg=end)
+
+
 def facts(page) -> dict:
     return {e.get_attribute("data-fact"): e.inner_text().replace("−", "-") for e in page.locator("[data-fact]").all()}
 
@@ -138,7 +143,7 @@ def test_rules_are_switched_on_the_same_tokens(open_page):
     assert page.locator(".token.dropped").count() == 0
     page.get_by_label("Rule").select_option("cppo")
     assert page.locator(".token.dropped").count() == 1 and page.locator(".token").count() == LENGTH
-    assert page.url.endswith("#tokens/dppo/seed=1/step=14/rule=cppo")
+    link_ends(page, "#tokens/dppo/seed=1/step=14/rule=cppo")
 
 
 def test_the_viewer_by_keyboard(open_page):
@@ -146,20 +151,23 @@ def test_the_viewer_by_keyboard(open_page):
     page.locator(".token[tabindex='0']").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    assert page.url.endswith("step=14/rule=cppo/token=1") and page.locator(".token:focus").count() == 1
+    link_ends(page, "step=14/rule=cppo/token=1")
+    assert page.locator(".token:focus").count() == 1
     page.keyboard.press("Shift+ArrowLeft")
-    assert "step=7" in page.url and float(facts(page)["divergence"]) == trace(7)["responses"][0]["divergence"][1]
+    link_ends(page, "step=7/rule=cppo/token=1")
+    assert float(facts(page)["divergence"]) == trace(7)["responses"][0]["divergence"][1]
     page.keyboard.press("End")
-    assert page.url.endswith(f"token={LENGTH - 1}")
+    link_ends(page, f"token={LENGTH - 1}")
 
 
 def test_slider_and_the_way_to_the_collapse(open_page):
     page = open_page("tokens/cispo/seed=1/step=21")
     page.get_by_role("button", name="nearest to the collapse").click()
-    assert page.url.endswith("#tokens/cispo/seed=1/step=14")
+    link_ends(page, "#tokens/cispo/seed=1/step=14")
     page.get_by_role("slider").focus()
     page.keyboard.press("ArrowLeft")
-    assert page.url.endswith("step=7") and page.locator("output").inner_text() == "step 7"
+    link_ends(page, "step=7")
+    assert page.locator("output").inner_text() == "step 7"
 
 
 def test_hostile_text_is_shown_and_runs_nothing(open_page):
@@ -194,7 +202,8 @@ def test_tables_sort_and_numbers_name_their_runs(open_page):
     dialog = page.locator("dialog[open]")
     assert dialog.locator("li a").count() >= 1 and "seed=1" in dialog.locator("pre").inner_text()
     dialog.locator("li a").first.click()
-    assert "#run/" in page.url and page.locator("dialog[open]").count() == 0
+    page.wait_for_function("() => location.hash.startsWith('#run/')")
+    assert page.locator("dialog[open]").count() == 0
 
 
 def test_comparison_of_two_runs_shows_what_differs(open_page):
@@ -202,7 +211,7 @@ def test_comparison_of_two_runs_shows_what_differs(open_page):
     rows = {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in page.locator("tbody tr").all()}
     assert rows["seed"] == ["1", "2"] and rows["method.rule"] == ["cppo", "dppo"] and "train.lr" not in rows
     page.locator("main select").nth(1).select_option("cispo/seed=1")
-    page.wait_for_function("() => location.hash.endsWith('/vs/cispo/seed=1')")
+    link_ends(page, "/vs/cispo/seed=1")
 
 
 def test_curves_are_read_by_arrow_keys(open_page):
@@ -283,11 +292,13 @@ def test_a_long_response_stays_usable(open_page):
     page.wait_for_function(IN_SIGHT)
     page.locator(".token[tabindex='0']").focus()
     page.keyboard.press("p")
-    assert page.url.endswith(f"token={LONG - 100}") and page.locator(".token:focus.dropped").count() == 1
+    link_ends(page, f"token={LONG - 100}")
+    assert page.locator(".token:focus.dropped").count() == 1
     page.keyboard.press("PageUp")
-    assert page.url.endswith(f"token={LONG - 125}")
+    link_ends(page, f"token={LONG - 125}")
     page.get_by_role("button", name="◀ dropped").press("Enter")
-    assert page.url.endswith("token=3") and page.evaluate(IN_SIGHT)
+    link_ends(page, "token=3")
+    assert page.evaluate(IN_SIGHT)
     page.get_by_label("Token", exact=True).fill("1500")
     page.keyboard.press("Enter")
     assert float(facts(page)["divergence"]) == pytest.approx(0.03 * 1500 + 0.014) and page.evaluate(IN_SIGHT)
@@ -295,7 +306,7 @@ def test_a_long_response_stays_usable(open_page):
     chart.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    assert page.url.endswith("step=14/rule=cppo")  # token 0
+    link_ends(page, "step=14/rule=cppo")  # token 0
     seconds = page.evaluate(TIMED, "ArrowRight")
     assert seconds < 1, f"{seconds:.2f} s for one key"
 
@@ -352,11 +363,12 @@ def test_pickers_and_rules_keep_the_focus(open_page):
     page.locator("#picker-B").focus()
     for expected in ("dppo/seed=2", "grpo/seed=1"):
         page.keyboard.press("ArrowDown")
-        page.wait_for_function("end => location.hash.endsWith(end)", arg=expected)
+        link_ends(page, expected)
         page.wait_for_function("() => document.activeElement.id === 'picker-B'")
     page = open_page("tokens/dppo/seed=1/step=14")
     page.get_by_role("button", name="cppo keeps").press("Enter")
-    assert page.url.endswith("/rule=cppo") and page.locator(".rule:focus").inner_text() == "cppo keeps"
+    link_ends(page, "/rule=cppo")
+    assert page.locator(".rule:focus").inner_text() == "cppo keeps"
 
 
 def test_a_view_is_used_by_keys_alone(open_page):
