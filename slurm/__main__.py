@@ -27,7 +27,7 @@ TAIL_BYTES = 1 << 16
 
 
 def status(chosen: argparse.Namespace) -> int:
-    """Exit status 1 if a run has failed or is lost."""
+    """The state of every run in a table. Exit status 1 if one has failed or is lost."""
     states = look(folders(chosen))
     if chosen.json:
         print(json.dumps([dataclasses.asdict(one) for one in states], indent=1))
@@ -53,7 +53,7 @@ def watch(chosen: argparse.Namespace) -> int:
 
 
 def cancel(chosen: argparse.Namespace) -> int:
-    """Jobs that wait are removed, those that run save a checkpoint if SLURM's KillWait leaves them the time."""
+    """End the jobs of these runs. Those that work save a checkpoint if SLURM's KillWait leaves them the time."""
     states = [one for one in look(folders(chosen)) if one.job_state and one.job_state not in scheduler.ENDED]
     for one in states:
         folder = RunFolder(Path(one.folder))
@@ -64,7 +64,7 @@ def cancel(chosen: argparse.Namespace) -> int:
 
 
 def resubmit(chosen: argparse.Namespace) -> int:
-    """What failed, was lost or cancelled; never what is finished, waits or works."""
+    """Submit what failed, was lost or cancelled; never what is finished, waits or works."""
     states = look(folders(chosen))
     taken = [one for one in states if one.state in RESUBMITTED and one.job_id]
     print(f"{summary(states)}\nresubmitting {len(taken)}", flush=True)
