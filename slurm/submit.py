@@ -24,6 +24,7 @@ from slurm.after import OOM_VARIABLE
 from slurm.job import run, too_short
 from slurm.record import Submission, read_submission
 from slurm.scheduler import Job, SchedulerError
+from slurm.state import is_of_ended_job
 
 POLL_SECONDS = 2.0
 WAIT_SECONDS = 120  # from the end of a run's first process until srun kills the others; they end by themselves within a minute
@@ -89,7 +90,7 @@ def live_runs(plans: list[RunPlan]) -> dict[str, str]:
         job = jobs.get(submission.job_id) if submission else None
         if job and job.active:
             live[plan.run_id] = f"job {submission.job_id} is {job.state.lower()}"
-        elif owner:
+        elif owner and not is_of_ended_job(plan.folder, plan.folder.read_status() or {}, job):
             live[plan.run_id] = f"process {owner['pid']} on {owner['host']} is at it"
     return live
 

@@ -6,9 +6,11 @@ import sys
 import pytest
 
 from harness.settings.compose import compose_plan
+from harness.store import write_json
 from slurm import scheduler
 from slurm.job import seconds_to_safe_point, too_short
-from slurm.submit import batches, preview, require_slurm, script
+from slurm.record import Submission
+from slurm.submit import batches, live_runs, preview, require_slurm, script
 
 FIRST = ["method=dppo", "cluster=slurm", "cluster.submitit_folder=/jobs"]
 
@@ -131,6 +133,18 @@ def test_the_measured_time_to_a_safe_point(tmp_path):
     folder.append("metrics", [{"step": 2, "time/step": 70.0, "time/checkpoint": 20.0}, {"step": 3, "time/step": 40.0}])
     assert seconds_to_safe_point(folder) == 90.0
     assert too_short(folder, 91) is None and "cluster.signal_delay_s=136" in too_short(folder, 60)
+
+
+@pytest.mark.parametrize("job, slurm_job_id, expected", [(None, "70", 0), ("RUNNING", "70", 1), (None, None, 1)])
+def test_what_is_live_is_not_submitted(tmp_path, monkeypatch, job, slurm_job_id, expected):
+    """A young heartbeat of another host: of a job that has ended, of one that runs, of a process without SLURM."""
+    plan = compose_plan([*FIRST, f"runs_dir={tmp_path}"])
+    owner = {"host": "elsewhere", "pid": 5}
+    plan.folder.update_status(state="running", slurm_job_id=slurm_job_id, **owner)
+    write_json(plan.folder.lock.path, owner | {"namespace": None, "born": "1"})
+    Submission("7_0", "/jobs", [], "/", "2026-01-01").write(plan.folder)
+    monkeypatch.setattr(scheduler, "look_up", lambda ids: {"7_0": scheduler.Job(job)} if job else {})
+    assert len(live_runs([plan])) == expected
 
 
 def test_outside_jobs_hides_the_job_and_keeps_the_way_to_slurm(monkeypatch):
