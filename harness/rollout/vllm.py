@@ -85,7 +85,7 @@ class VllmEngine:
         group = len(seeds) // len(prompts)
         k = min(sampling.top_k, self.vocab_size)
         requests = [{"prompt_token_ids": prompt} for prompt in prompts for _ in range(group)]
-        outputs = self.llm.generate(requests, [self._params(sampling, k, seed) for seed in seeds], use_tqdm=False)
+        outputs = self.llm.generate(requests, [self.params(sampling, k, seed) for seed in seeds], use_tqdm=False)
         columns = tabulate([output.outputs[0] for output in outputs], k)
         if k == self.vocab_size:
             columns |= in_order(columns)
@@ -99,7 +99,7 @@ class VllmEngine:
             **columns,
         )
 
-    def _params(self, sampling: Sampling, k: int, seed: int):
+    def params(self, sampling: Sampling, k: int, seed: int):
         from vllm import SamplingParams
 
         return SamplingParams(

@@ -1,0 +1,117 @@
+"""What the harness costs on top of vLLM, and what a push and sleep cost: `python -m benchmarks.vllm_engine [--shape 0.6B]`.
+
+The same requests through VllmEngine and through vLLM alone, in turns; medians. Shapes are random weights of Qwen3's sizes.
+On a GPU also the memory when awake and asleep. Needs the extra [vllm] (docs/rollouts.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from contextlib import closing
+
+import torch
+
+COMMON = dict(vocab_size=151936, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128)
+SHAPES = {"0.6B": dict(hidden_size=1024, intermediate_size=3072), "1.7B": dict(hidden_size=2048, intermediate_size=6144)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.vllm_engine", description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", choices=SHAPES, help="instead of the embedded model")
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--tokens", type=int, default=90)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("overrides", nargs="*", help="settings, as for python -m harness")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for label, value in measure(options, folder):
+            print(f"{label:<44} {value}", flush=True)
+
+
+def measure(options: argparse.Namespace, folder: str):
+    from harness.learning.model import load_model
+    from harness.rollout.vllm import VllmEngine
+    from harness.settings.compose import compose_config
+
+    shape = write_shape(SHAPES[options.shape], folder) if options.shape else []
+    longest = f"data.max_response_length={options.tokens}"
+    config = compose_config(["rollout=vllm", longest, *shape, *options.overrides])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(config.model).to(device)
+    yield "device", torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    yield "parameters, millions", round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1)
+    with closing(VllmEngine(model, [1], config)) as engine:
+        engine.push(model, 0)
+        yield from rates(engine, prompts_of(config, options), options, config.rollout.top_k)
+        yield "push, seconds", median(lambda: engine.push(model, 0), options.rounds)
+        if config.rollout.vllm.sleep:
+            yield from memory(engine, model)
+
+
+def write_shape(sizes: dict, folder: str) -> list[str]:
+    """A folder that loads; the settings that name it."""
+    from transformers import AutoModelForCausalLM, Qwen3Config
+
+    model = AutoModelForCausalLM.from_config(Qwen3Config(**COMMON, **sizes, tie_word_embeddings=True), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    return ["model=hf", f"model.path={folder}", "model.dtype=bfloat16", "rollout.precision=bfloat16"]
+
+
+def prompts_of(config, options: argparse.Namespace) -> list[list[int]]:
+    """Training problems; random weights have no tokenizer, and need none."""
+    from harness.data import step_problems, training_prompts
+
+    if options.shape:
+        return [[2 + (row + column) % 1000 for column in range(64)] for row in range(options.rows)]
+    return training_prompts(config, step_problems(config.data, config.seed, 1, options.rows))
+
+
+def rates(engine, prompts: list[list[int]], options: argparse.Namespace, top_k: int):
+    """Tokens per second of the same requests, by the harness and by vLLM alone; rounds in turns."""
+    from harness.rollout.records import Sampling, request_seed
+
+    seeds = [request_seed(1, row) for row in range(options.rows)]
+    sampling = Sampling(options.tokens, top_k=top_k)
+    requests = [{"prompt_token_ids": prompt} for prompt in prompts]
+    params = [engine.params(sampling, min(top_k, engine.vocab_size), seed) for seed in seeds]
+    num_tokens = int(engine.generate(prompts, seeds, sampling).mask.sum())
+    ours, alone = [], []
+    for _ in range(options.rounds):
+        ours.append(seconds(lambda: engine.generate(prompts, seeds, sampling)))
+        alone.append(seconds(lambda: engine.llm.generate(requests, params, use_tqdm=False)))
+    yield "tokens per round", num_tokens
+    yield "tokens per second, in the harness", round(num_tokens / statistics.median(ours))
+    yield "tokens per second, vLLM alone", round(num_tokens / statistics.median(alone))
+    low, *_, high = shares = sorted(mine / other for mine, other in zip(ours, alone, strict=True))
+    yield "seconds in the harness over seconds alone", f"{statistics.median(shares):.3f} (from {low:.3f} to {high:.3f})"
+
+
+def memory(engine, model):
+    used = lambda: round((torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0]) / 1e9, 2)
+    yield "GPU memory awake, GB", used()
+    yield "falling asleep, seconds", round(seconds(engine.sleep), 3)
+    yield "GPU memory asleep, GB", used()
+    yield "waking up with a push, seconds", round(seconds(lambda: engine.push(model, 1)), 3)
+
+
+def seconds(action) -> float:
+    """Of wall time on a GPU; of CPU time without one, since other processes may be at work there."""
+    if not torch.cuda.is_available():
+        start = time.process_time()
+        action()
+        return time.process_time() - start
+    start = time.perf_counter()
+    action()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def median(action, rounds: int) -> float:
+    return round(statistics.median(seconds(action) for _ in range(rounds)), 4)
+
+
+if __name__ == "__main__":
+    main()
