@@ -30,7 +30,7 @@ from harness.runs.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from harness.settings.config import Config
+from harness.settings.config import Config, require
 from harness.settings.identity import RunPlan
 from harness.store import RunFolder
 from harness.telemetry.collapse import CollapseWatch, evaluation_means
@@ -215,8 +215,11 @@ def look_back(parts: Parts) -> None:
 
 
 def make_engine(config: Config, model: nn.Module, tokenizer, ranks: Ranks = ALONE) -> RolloutEngine:
+    sharing = config.rollout.vllm.tensor_parallel if config.rollout.vllm else 1
+    remedy = f"1 (an engine on each rank), or the run's number of ranks, {ranks.size} (cluster.ranks)"
+    require(sharing in (1, ranks.size), "rollout.vllm.tensor_parallel", sharing, remedy)
     engine = one_engine(config, model, stop_token_ids(model.generation_config, tokenizer), ranks)
-    return engine if ranks.size == 1 else DividedEngine(engine, ranks)
+    return engine if sharing == ranks.size else DividedEngine(engine, ranks)
 
 
 def one_engine(config: Config, model: nn.Module, stop_ids: list[int], ranks: Ranks) -> RolloutEngine:

@@ -1,7 +1,10 @@
 """vLLM for real, on the CPU. Collected where vllm is installed; test_vllm_environment.py brings such an environment about."""
 
 import json
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from harness.rollout.vllm import VllmEngine, WeightReceiver
 from harness.run import train
 from harness.runs.attempt import StopRequest, attempt
 from harness.settings.compose import compose_config, compose_plan
+from harness.store import find_runs
 
 pytestmark = pytest.mark.vllm
 
@@ -152,6 +156,26 @@ def test_too_little_memory_for_the_cache_is_said_before_the_first_rollout(tmp_pa
 def test_sleep_without_a_gpu_is_refused(tmp_path):
     plan = compose_plan([*RUN, f"runs_dir={tmp_path}", "rollout.vllm.sleep=true"])
     with pytest.raises(ValueError, match="rollout.vllm.sleep"):
+        attempt(plan, train, StopRequest())
+
+
+def test_two_ranks_share_one_engine(three_steps, tmp_path):
+    """Tensor parallelism through the external launcher: the tokens of step 1 are those of one rank."""
+    words = [*RUN, "cluster.ranks=2", "rollout.vllm.tensor_parallel=2", "train.steps=1", "eval.benchmarks=[]"]
+    command = [sys.executable, "-m", "harness", *words, f"runs_dir={tmp_path}"]
+    result = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stdout + result.stderr
+    (folder,) = find_runs(tmp_path)
+    (row,), alone = folder.rows("metrics"), three_steps.rows("metrics")[0]
+    assert row["mismatch/max_error"] < 1e-5
+    assert [row[key] for key in ("reward/mean", "cost/response_tokens")] == [
+        alone[key] for key in ("reward/mean", "cost/response_tokens")
+    ]
+
+
+def test_ranks_that_are_not_there_cannot_share(tmp_path):
+    plan = compose_plan([*RUN, f"runs_dir={tmp_path}", "rollout.vllm.tensor_parallel=2"])
+    with pytest.raises(ValueError, match=r"rollout.vllm.tensor_parallel=2: 1 .*cluster.ranks"):
         attempt(plan, train, StopRequest())
 
 
