@@ -75,6 +75,11 @@ class Run:
         return flatten(self.settings.get("method", {}))
 
     @property
+    def operational_settings(self) -> dict:
+        """What changes no number of the run: cluster and ranks, checkpoints, recordings."""
+        return flatten(self.config.get("operational", {}))
+
+    @property
     def is_variant(self) -> bool:
         """An ablation or changed setting of a rule, not one of the compared methods themselves."""
         return self.method != self.rule and not self.method.endswith("_tuned")

@@ -192,6 +192,7 @@ def run_data(run: Run, key: str, look: tuple[str, str]) -> dict:
         "provenance": [(name, text_of(value)) for name, value in run.provenance.items()],
         "attempts": {"columns": ATTEMPT, "rows": [[attempt_text(one.get(key)) for key in ATTEMPT] for one in run.attempts]},
         "settings": [(name, text_of(value)) for name, value in sorted((run.shared_settings | method_of(run)).items())],
+        "operation": [(name, text_of(value)) for name, value in run.operational_settings.items()],
     }  # fmt: skip
 
 

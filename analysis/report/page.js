@@ -74,31 +74,39 @@ const runLink = (run) => h("a", { href: link("run", run.key) }, visible(run.key)
 // ---- copying
 
 async function copy(text, button) {
-  const said = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = "copied";
-  } catch {
-    window.getSelection().selectAllChildren(button.closest("dialog, figure, section").querySelector(".copyable") ?? button);
-    button.textContent = "press Ctrl+C";
-  }
+  } catch { return offer(text); }
+  const said = button.textContent;
+  button.textContent = "copied";
   setTimeout(() => { button.textContent = said; }, 1500);
 }
 
-const copyButton = (text, label = "copy") => h("button", { type: "button", class: "small", onclick: (event) => copy(text(), event.target) }, label);
+/** Where the browser refuses the clipboard: the text itself, selected. */
+function offer(text) {
+  const field = h("textarea", { readonly: true, rows: 12, "aria-label": "Text to copy", autofocus: true }, text);
+  openDialog(h("p", {}, "Press Ctrl+C to copy:"), field);
+  field.select();
+}
+
+function openDialog(...content) {
+  const dialog = document.getElementById("details");
+  dialog.replaceChildren(...content.flat(Infinity));
+  if (!dialog.open) dialog.showModal();
+}
+
+const copyButton = (text, label = "copy", more = {}) => h("button", { type: "button", class: "small", onclick: (event) => copy(text(), event.target), ...more }, label);
 
 /** A number with what stands behind it. */
 function showDetails(title, cell) {
   const lines = [`${title}: ${cell.text}`, ...Object.entries(cell.values).map(([key, value]) => `${key} = ${value}`), ...cell.runs.map((i) => RUNS[i].id)];
-  const dialog = document.getElementById("details");
-  const close = () => dialog.close();
-  dialog.replaceChildren(
+  const close = () => document.getElementById("details").close();
+  openDialog(
     h("h2", {}, visible(title)), h("p", { class: "big" }, visible(cell.text)),
     h("dl", {}, Object.entries(cell.values).map(([key, value]) => [h("dt", {}, key), h("dd", {}, plain(value))])),
+    h("p", { class: "row" }, copyButton(() => lines.join("\n"), "copy with run ids", { autofocus: true }), h("button", { type: "button", class: "small", onclick: close }, "close")),
     h("p", {}, "From:"), h("ul", {}, cell.runs.map((i) => h("li", {}, h("a", { href: link("run", RUNS[i].key), onclick: close }, visible(RUNS[i].id))))),
-    h("pre", { class: "copyable" }, visible(lines.join(" · "))),
-    h("p", { class: "row" }, copyButton(() => lines.join("\n"), "copy with run ids"), h("button", { type: "button", onclick: close }, "close")));
-  dialog.showModal();
+    h("pre", {}, visible(lines.join(" · "))));
 }
 
 // ---- tables
@@ -291,9 +299,10 @@ function matrix(panel) {
   const f = panel.log ? Math.log : (v) => v;
   const share = (v) => (high === low ? 0.5 : (f(v) - f(low)) / (f(high) - f(low)));
   const colour = (v) => (v === null || (panel.log && v <= 0) ? null : panel.diverging ? [share(v) >= 0.5 ? "var(--warm)" : "var(--cool)", Math.abs(share(v) - 0.5) * 2] : ["var(--cool)", share(v)]);
-  const names = panel.rows.length ? panel.rows : panel.values.map((_, i) => String(i));
+  const headers = panel.rows.length ? panel.rows : panel.values.map((_, i) => String(i));
+  const names = panel.rows.length ? panel.rows : headers.map((i) => `${panel.ylabel} ${i}`);
   const cells = panel.values.map((values, i) => values.map((v, j) => heatCell(panel, v, i, j, colour(v))));
-  const rows = cells.map((row, i) => h("tr", {}, h("th", { scope: "row" }, visible(names[i])), row));
+  const rows = cells.map((row, i) => h("tr", {}, h("th", { scope: "row" }, visible(headers[i])), row));
   const head = panel.columns.length ? h("thead", {}, h("tr", {}, h("td"), panel.columns.map((name) => h("th", { scope: "col" }, visible(name))))) : null;
   const axis = panel.columns.length ? null : h("p", { class: "note" }, panel.ylabel ? `${visible(panel.ylabel)}, downwards; ` : "", visible(panel.xlabel), panel.extent ? ` from ${short(panel.extent[0])} to ${short(panel.extent[1])}` : "");
   const readout = h("p", { class: "readout", role: "status" });
@@ -367,7 +376,7 @@ function stateCounts() {
 }
 
 function verdictView() {
-  const said = ({ text, runs }) => h("section", {}, h("p", { class: "verdict copyable" }, bold(text)),
+  const said = ({ text, runs }) => h("section", {}, h("p", { class: "verdict" }, bold(text)),
     copyButton(() => [text.replaceAll("**", ""), ...runs.map((i) => RUNS[i].id)].join("\n"), "copy with run ids"));
   return [h("h1", {}, "Verdict"), stateCounts(), DATA.verdict.map(said),
     tableSection(TABLES.table1), figureSection("fig4")];
@@ -415,8 +424,8 @@ function runView(key) {
   return [h("h1", {}, visible(run.key)), h("p", { class: "row" }, badge(run), h("span", {}, `step ${run.step} of ${run.steps}`), run.collapse === null ? null : h("span", {}, `collapse at step ${run.collapse}`), h("code", {}, visible(run.id)), copyButton(() => pairText(run, stateOf(run)), "copy with run id")),
     run.warnings.map((text) => h("p", { class: "warning" }, visible(text))),
     h("p", { class: "row" }, run.traces.length ? h("a", { href: link("tokens", run.key) }, "its tokens") : h("span", {}, "no recorded tokens"), h("a", { href: link("compare", run.key) }, "compare with another run")),
-    h("section", {}, h("h2", {}, "Command"), run.command ? [h("pre", { class: "copyable", tabindex: 0 }, visible(run.command)), copyButton(() => run.command)] : h("p", { class: "quiet" }, "The run did not record one.")),
-    folded("Provenance", run.provenance, attemptsTable(run)), folded("Settings", run.settings),
+    h("section", {}, h("h2", {}, "Command"), run.command ? [h("pre", { tabindex: 0 }, visible(run.command)), copyButton(() => run.command)] : h("p", { class: "quiet" }, "The run did not record one.")),
+    folded("Provenance", run.provenance, attemptsTable(run)), folded("Settings", run.settings), folded("Operation: what changes no number", run.operation),
     hint(), charts("Curves", (title) => !OWN_SECTION.test(title)), charts("Health", (title) => HEALTH.test(title)), charts("Mismatch", (title) => MISMATCH.test(title)), charts("Cost", (title) => COST.test(title))];
 }
 
@@ -459,7 +468,7 @@ function compareView(key) {
   const one = first ?? RUNS[0], other = second ?? RUNS.find((run) => run !== one) ?? one;
   const go = (a, b) => { location.hash = link("compare", `${a}/vs/${b}`); };
   const pickers = h("p", { class: "row" }, picker("A", one, (k) => go(k, other.key)), picker("B", other, (k) => go(one.key, k)));
-  const facts = (run) => Object.fromEntries([["state", run.state], ["step", `${run.step}/${run.steps}`], ["collapse", String(run.collapse ?? "–")], ["device-hours", short(run.hours)], ["command", run.command], ["marked", run.warnings.join("; ") || "–"], ...run.provenance, ...run.settings]);
+  const facts = (run) => Object.fromEntries([["state", run.state], ["step", `${run.step}/${run.steps}`], ["collapse", String(run.collapse ?? "–")], ["device-hours", short(run.hours)], ["command", run.command], ["marked", run.warnings.join("; ") || "–"], ...run.provenance, ...run.settings, ...run.operation]);
   const [a, b] = [facts(one), facts(other)];
   const names = [...new Set([...Object.keys(a), ...Object.keys(b)])].filter((name) => a[name] !== b[name]);
   const place = (run) => [RUNS.indexOf(run)];

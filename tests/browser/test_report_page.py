@@ -251,11 +251,21 @@ def test_cells_of_heat_maps_are_read_and_copied_with_their_runs(open_page):
     assert len(lines) == 1 + 3 * 3 and lines[2].startswith("CISPO\tDPPO\t") and "cispo/seed=2" in lines[2]
 
 
+def test_where_the_clipboard_is_refused_the_text_is_offered(open_page):
+    page = open_page("run/cppo/seed=1")
+    page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('refused'); }; }")
+    page.get_by_role("button", name="copy with run id").first.click()
+    field = page.locator("dialog[open] textarea")
+    field.wait_for()
+    assert "cppo/seed=1-" in field.input_value() and "device-hours = 0.01" in field.input_value()
+    assert page.evaluate("() => document.activeElement.selectionEnd") == len(field.input_value())
+
+
 def test_a_cell_of_a_map_of_steps_names_its_step(open_page):
     page = open_page("stability")
     figure = page.locator("#section-fig_position_divergence figure").first
     figure.locator("td").nth(28 + 11).click()  # 28 steps a row
-    assert "1, step 12" in page.locator("dialog[open] h2").inner_text()
+    assert "bucket of position 1, step 12" in page.locator("dialog[open] h2").inner_text()
     page.keyboard.press("Escape")
 
 
@@ -410,7 +420,7 @@ def test_the_live_page_draws_itself_anew_where_the_reader_is(chromium, live, roo
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address + "#run/grpo/seed=1")
-    page.locator("summary", has_text="Settings").press("Enter")
+    page.get_by_text("Settings", exact=True).last.press("Enter")
     page.evaluate("scrollTo(0, 300); window.before = true")
     (failed,) = (root / "runs").glob("default/chain/grpo/seed=1-*")
     with open(failed / "metrics.jsonl", "a") as file:
