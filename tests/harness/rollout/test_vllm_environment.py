@@ -41,7 +41,7 @@ def test_in_an_environment_of_its_own():
     if not folder.exists():
         build(folder)
     command = [folder / "bin" / "python", "-m", "pytest", "-q", "-rs", "-m", "vllm", Path(__file__).parent]
-    environment = {key: value for key, value in os.environ.items() if key != "HARNESS_VLLM_ENV"} | {"OMP_NUM_THREADS": "2"}
+    environment = {key: value for key, value in os.environ.items() if key != "HARNESS_VLLM_ENV"} | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run([*command, f"--ignore={__file__}"], cwd=ROOT, env=environment, capture_output=True, text=True)
     print(result.stdout)
     assert result.returncode == 0, result.stderr
