@@ -103,17 +103,18 @@ def logs(chosen: argparse.Namespace) -> int:
         attempts = folder.attempts()
         print(f"== {folder.path}")
         for one in attempts:
-            print(describe_attempt(one))
+            print(describe_attempt(one, is_last=one is attempts[-1]))
         number = chosen.attempt or (attempts[-1]["number"] if attempts else 0)
         for path in log_files(folder, number):
             print(f"-- {path}\n{tail(path, chosen.lines)}")
     return 0
 
 
-def describe_attempt(one: dict) -> str:
+def describe_attempt(one: dict, is_last: bool) -> str:
+    state = "lost with its node" if one["state"] == "running" and not is_last else one["state"]
     where = f"{one.get('host')}, job {one.get('slurm_job_id') or '–'}"
     ended = f"{one.get('started')} to {one.get('ended', '…')}"
-    return f"attempt {one['number']}: {one['state']}, {ended}, {where}" + (f": {one['reason']}" if one.get("reason") else "")
+    return f"attempt {one['number']}: {state}, {ended}, {where}" + (f": {one['reason']}" if one.get("reason") else "")
 
 
 def log_files(folder: RunFolder, number: int) -> list[Path]:

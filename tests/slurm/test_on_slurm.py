@@ -204,7 +204,9 @@ def test_a_killed_node_and_a_failing_run(undisturbed, cluster, submit, run_harne
     wait_for(lambda: states(cluster, bad)["broken"] == "cancelled", "the cancelled job", 60)
 
     wait_for(lambda: all_completed(cluster, good), "the end of both", 240)
-    assert [state for state, _ in attempts(good, 1)] == ["running", "completed"]
+    told = [state for state, _ in attempts(good, 1)]  # on a busy machine the returning node may end the second attempt too
+    assert (told[0], told[-1]) == ("running", "completed"), told
+    assert "attempt 1: lost with its node" in slurm(cluster, "logs", folder_of(good, 1).path).stdout
     assert problems(differences, undisturbed, good) == []
 
 
