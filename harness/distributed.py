@@ -112,9 +112,14 @@ def join(device: str) -> Ranks:
     if size > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
-        atexit.register(dist.destroy_process_group)
+        atexit.register(leave)
     _here = Ranks(rank, size, place)
     return _here
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def local_device(device: str, local_rank: int = 0) -> torch.device:

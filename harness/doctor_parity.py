@@ -47,7 +47,7 @@ def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
         engine.push(model, 0)
         check_push(engine, model, prompts[: config.rollout.canary_rows], config.mismatch)
         rollout = engine.generate(prompts, response_seeds(config, 1, problems), training_sampling(config.rollout))
-    metrics = score_fresh(rollout, learner, len(rollout.tokens))
+        metrics = score_fresh(rollout, learner, len(rollout.tokens), engine)
     heading = (
         f"{config.model.path}: rollout={config.rollout.engine} ({config.rollout.precision}) against the learner "
         f"({config.model.dtype}, forward in {config.train.precision}), {len(rollout.tokens)} responses, "

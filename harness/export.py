@@ -1,4 +1,4 @@
-"""Write a run's checkpoint as a Hugging Face folder: `python -m harness.export RUN --step best|last|N --out FOLDER`."""
+"""Write a run's checkpoint as a Hugging Face folder: `python -m harness.export RUN --step best|last|N [--out FOLDER]`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.export", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="a run's folder")
     parser.add_argument("--step", default="last", help="last (default), best (by its evaluations), or a number")
-    parser.add_argument("--out", required=True, type=Path, help="a new or empty folder")
+    parser.add_argument("--out", type=Path, help="a new or empty folder (default: RUN/export/step=N)")
     arguments = parser.parse_args(words)
     trained = find_trained(arguments.run, arguments.step)
-    export(trained, arguments.out)
-    print(f"step {trained.step} of {trained.config['run_id']} → {arguments.out}, for from_pretrained or model={arguments.out}")
+    out = arguments.out or trained.run / "export" / f"step={trained.step}"
+    export(trained, out)
+    print(f"step {trained.step} of {trained.config['run_id']} → {out}, for from_pretrained or model={out}")
     return 0
 
 

@@ -68,6 +68,7 @@ METRICS = [
     Metric("mismatch/ratio_<quantile>", "", "ρ at equal weights: min, p01, p50, p99, max", "quantile over compared tokens"),
     Metric("mismatch/k3_by_pos/<bucket>", "nat", "mismatch/k3 by relative position in the response", "mean in the bucket"),
     Metric("mismatch/abs_error_by_pos/<bucket>", "nat", "mismatch/abs_error by relative position in the response", "mean in the bucket"),
+    Metric("mismatch/routing", "share", "mixtures of experts: tokens whose set of experts differs between engine and learner, likewise; first 64 tokens of each response", "over canary tokens × layers"),
     Metric("health/updates_skipped", "updates", "updates skipped because loss or gradient was not finite", "sum over updates"),
     Metric("health/nonfinite_rollout", "responses", "responses left out because a rollout log-prob was not finite", "sum"),
     Metric("cost/response_tokens", "tokens", "response tokens of the batch that the step learned from", "sum"),

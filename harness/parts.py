@@ -17,6 +17,7 @@ from harness.distributed import ALONE, Ranks, here
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
 from harness.learning.learner import Learner
 from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
+from harness.planning.fit import check_memory
 from harness.rollout.canary import check_push, gate, gate_limits, learner_logprobs, score_fresh
 from harness.rollout.divided import DividedEngine
 from harness.rollout.queue import RolloutQueue
@@ -30,7 +31,7 @@ from harness.runs.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from harness.settings.config import Config, require
+from harness.settings.config import ClusterConfig, Config
 from harness.settings.identity import RunPlan
 from harness.store import RunFolder
 from harness.telemetry.collapse import CollapseWatch, evaluation_means
@@ -90,7 +91,7 @@ class Parts:
     def push(self) -> None:
         """The learner's weights to the engine, and proof that they arrived."""
         self.engine.push(self.model, self.learner.num_updates)
-        score = partial(learner_logprobs, self.learner)
+        score = None if self.ranks.size == 1 else partial(learner_logprobs, self.learner)
         check_push(self.engine, self.model, self.canary_prompts, self.config.mismatch, score)
 
     @cached_property
@@ -102,7 +103,7 @@ class Parts:
         """mismatch/* of responses that were sampled just now, if any; beyond a gate the run is warned of, marked or stopped."""
         if fresh is None:
             return {}
-        metrics = score_fresh(fresh, self.learner, self.config.rollout.canary_rows)
+        metrics = score_fresh(fresh, self.learner, self.config.rollout.canary_rows, self.engine)
         found = gate(metrics, gate_limits(self.config.mismatch, self.model), self.config.mismatch, step)
         mark = found and self.config.mismatch.action == "mark" and self.ranks.is_first
         if mark and not (self.folder.read_status() or {}).get("mismatch_step"):
@@ -151,7 +152,7 @@ class Parts:
             step,
             self.learner.num_updates,
             model_tensors(self.model),
-            optimizer_tensors(self.model, self.learner.optimizer),
+            optimizer_tensors(self.learner.stepped, self.learner.optimizer),
             self.queue.waiting,
             self.scores.get(step),
         )
@@ -164,10 +165,11 @@ class Parts:
 
 def build(plan: RunPlan) -> Parts:
     config, ranks = plan.config, here()
+    check_memory(config, ranks)
     tokenizer = load_tokenizer(config.model.path, config.model.revision)
     model = load_model(config.model, with_weights=ranks.is_first)
     engine = make_engine(config, model, tokenizer, ranks)  # before the learner divides the model: it may need a whole copy
-    learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks)
+    learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks, **savings(config.cluster))
     parts = Parts(
         plan,
         ranks,
@@ -189,6 +191,11 @@ def build(plan: RunPlan) -> Parts:
     return parts
 
 
+def savings(cluster: ClusterConfig) -> dict[str, bool]:
+    """What the learner trades for memory."""
+    return {"recompute": cluster.activation_checkpointing, "offload": cluster.offload_optimizer}
+
+
 def restore(parts: Parts) -> None:
     ranks, root = parts.ranks, parts.folder.path / "checkpoints"
     checkpoint = load_checkpoint(root) if ranks.is_first else None
@@ -196,7 +203,7 @@ def restore(parts: Parts) -> None:
     if facts is None:
         return
     restore_model(parts.model, (checkpoint or facts).model, ranks)
-    restore_optimizer(parts.model, parts.learner.optimizer, (checkpoint or facts).optimizer, ranks)
+    restore_optimizer(parts.learner.stepped, parts.learner.optimizer, (checkpoint or facts).optimizer, ranks)
     parts.learner.num_updates = facts.num_updates
     parts.queue.restore(facts.step, facts.queue)
     parts.done = facts.step
@@ -216,8 +223,6 @@ def look_back(parts: Parts) -> None:
 
 def make_engine(config: Config, model: nn.Module, tokenizer, ranks: Ranks = ALONE) -> RolloutEngine:
     sharing = config.rollout.vllm.tensor_parallel if config.rollout.vllm else 1
-    remedy = f"1 (an engine on each rank), or the run's number of ranks, {ranks.size} (cluster.ranks)"
-    require(sharing in (1, ranks.size), "rollout.vllm.tensor_parallel", sharing, remedy)
     engine = one_engine(config, model, stop_token_ids(model.generation_config, tokenizer), ranks)
     return engine if sharing == ranks.size else DividedEngine(engine, ranks)
 

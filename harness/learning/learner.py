@@ -18,7 +18,8 @@ from harness.learning.divergence import PolicyPair, divergence, kl_direction
 from harness.learning.experience import Experience, microbatches
 from harness.learning.logprobs import Scorer
 from harness.learning.loss import Totals, surrogate_loss, token_scale
-from harness.learning.sharded import on_device, shard, whole
+from harness.learning.optimizer import HostAdamW
+from harness.learning.sharded import on_device, recompute_activations, shard, whole
 from harness.settings.config import TrainConfig
 from harness.telemetry.timing import Timer
 from methods.base import Decision, Rule, TokenBatch
@@ -61,15 +62,33 @@ class Learner:
     """One for any number of ranks. Each computes its share of a minibatch's rows with the denominators of the whole; what is
     reduced over ranks is the gradient (harness/learning/sharded.py), the loss and what the metrics look at."""
 
-    def __init__(self, model: nn.Module, rule: Rule, config: TrainConfig, horizon: int, ranks: Ranks = ALONE):
+    def __init__(
+        self,
+        model: nn.Module,
+        rule: Rule,
+        config: TrainConfig,
+        horizon: int,
+        ranks: Ranks = ALONE,
+        recompute: bool = False,  # activations, in the backward pass
+        offload: bool = False,  # the optimizer's moments, to host memory
+    ):
         self.model, self.rule, self.config, self.horizon, self.ranks = model, rule, config, horizon, ranks
         self.scorer = Scorer(model, config.logprob_chunk)
         self.vocab_size = model.config.get_text_config().vocab_size
+        if recompute:
+            recompute_activations(model)
         shard(self.scorer, model, ranks)
-        self.optimizer = torch.optim.AdamW(
+        adamw = HostAdamW if offload else torch.optim.AdamW
+        self.optimizer = adamw(
             model.parameters(), config.lr, tuple(config.betas), config.adam_eps, config.weight_decay, fused=True
         )
         self.num_updates = 0
+
+    @property
+    def stepped(self) -> dict[str, Tensor]:
+        """What the optimizer steps, by the parameter's name: the parameter, or its copy in host memory."""
+        names = [name for name, _ in self.model.named_parameters()]
+        return dict(zip(names, self.optimizer.param_groups[0]["params"], strict=True))
 
     def update(self, minibatch: Experience, timer: Timer, keep_pairs: bool = False) -> Update:
         """Accumulate the gradient of a whole minibatch, then take one optimizer step unless it is not finite."""

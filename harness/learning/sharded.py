@@ -5,12 +5,15 @@ The gradient is the sum over ranks: every rank's loss has the denominators of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
 
 from harness.distributed import Ranks
 
@@ -19,6 +22,18 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     """The modules that the model's authors declare indivisible: its decoder layers."""
     names = set(getattr(model, "_no_split_modules", None) or ())
     return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Keep each layer's input only, and compute the rest again in the backward pass: the same numbers, more arithmetic."""
+    for layer in layers_of(model):
+        layer.forward = partial(recomputed, layer.forward)
+
+
+def recomputed(forward: Callable, *inputs, **named):
+    if not torch.is_grad_enabled():  # sampling, with a cache that may be written once only
+        return forward(*inputs, **named)
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
 def shard(root: nn.Module, model: nn.Module, ranks: Ranks) -> None:

@@ -79,7 +79,7 @@ def measured_rates(folder: Path) -> tuple[Rates, float]:
             raise ValueError(f"--like {folder}: no {key} in its metrics; name the folder of a run that has trained some steps")
         columns[key] = median(values)
     rollout, learner, length = columns.values()
-    ranks = ((RunFolder(folder).read_config() or {}).get("config", {}).get("cluster") or {}).get("ranks", 1)
+    ranks = (RunFolder(folder).read_status() or {}).get("ranks", 1)
     return Rates(rollout / ranks, learner / ranks, f"measured in {folder}"), length
 
 

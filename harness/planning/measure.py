@@ -37,6 +37,7 @@ class EverySecondRight(Grader):
 def two_steps(overrides: list[str]) -> dict:
     import torch
 
+    from harness.distributed import join
     from harness.parts import build
     from harness.run import learn
     from harness.settings.compose import compose_plan
@@ -47,6 +48,7 @@ def two_steps(overrides: list[str]) -> dict:
         plan = compose_plan([*overrides, f"runs_dir={folder}", "tracker=none"])
         plan.folder.path.mkdir(parents=True)
         torch.set_num_threads(plan.config.cluster.threads or torch.get_num_threads())
+        join(plan.config.cluster.device)
         parts = build(plan)
         parts.reward_grader = EverySecondRight()
         for step in (1, 2):

@@ -40,7 +40,8 @@ def peak(parts: list[Part], device: bool | None = None) -> int:
     return max(sum(part.bytes for part in chosen if moment in part.moments) for moment in MOMENTS)
 
 
-def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
+def standing_parts(config: Config, shape: Shape) -> Iterator[Part]:
+    """What does not depend on the data."""
     size, cluster, ranks = size_of(config.model.dtype), config.cluster, config.cluster.ranks
     own = -(-shape.num_parameters * size // ranks)
     yield Part("weights", own, MOMENTS)
@@ -48,7 +49,11 @@ def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
     yield Part("optimizer", 2 * own, MOMENTS, on_host=cluster.offload_optimizer)
     if ranks > 1:  # the layer at work, the next one on its way, and what lies outside of layers
         whole = 2 * shape.largest_layer + shape.outside_layers
-        yield Part("gathered layers", whole * size_of(config.train.precision), (LEARNING,))
+        yield Part("gathered layers", whole * size, (LEARNING,))
+
+
+def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
+    yield from standing_parts(config, shape)
     yield Part("activations", activations(config, shape), (LEARNING,))
     chunk = CHUNK_BYTES * min(config.train.logprob_chunk, config.train.token_budget) * shape.vocab_size
     heads = 3 * 4 * shape.vocab_size * shape.hidden_size  # the head's gradient, a chunk's share of it, the embedding's gradient

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.learning.experience import Experience, build_experience
 from harness.learning.learner import Learner
+from harness.learning.routing import routing_mismatch
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
 from harness.settings.config import MismatchConfig
 from harness.telemetry.metrics import mismatch_metrics, position_bucket
@@ -85,8 +86,8 @@ def response_logprobs(model: nn.Module, prompt: list[int], response: list[int]) 
     return torch.log_softmax(logits.float(), -1).gather(-1, ids[0, -len(response) :, None]).squeeze(-1).cpu()
 
 
-def score_fresh(rollout: Rollout, learner: Learner, num_rows: int) -> dict[str, float]:
-    """mismatch/* of the first num_rows responses, which were sampled with the weights that the learner holds."""
+def score_fresh(rollout: Rollout, learner: Learner, num_rows: int, engine: RolloutEngine | None = None) -> dict[str, float]:
+    """mismatch/* of the first num_rows responses, which `engine` has sampled with the weights that the learner holds."""
     if int(rollout.weight_version) != learner.num_updates:
         raise MismatchError(
             f"responses of weight version {int(rollout.weight_version)} came where the learner is at {learner.num_updates}: "
@@ -97,7 +98,8 @@ def score_fresh(rollout: Rollout, learner: Learner, num_rows: int) -> dict[str, 
     logprobs, _ = learner.logprobs(experience)
     mask = experience.mask
     bucket = position_bucket(mask.cumsum(-1), experience.lengths[:, None])
-    return mismatch_metrics(experience.anchor_logprobs[mask], logprobs[mask], bucket[mask])
+    metrics = mismatch_metrics(experience.anchor_logprobs[mask], logprobs[mask], bucket[mask])
+    return metrics | (routing_mismatch(learner, engine, experience) if engine else {})
 
 
 def gate_limits(config: MismatchConfig, model: nn.Module) -> dict[str, float]:

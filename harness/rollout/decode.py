@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from harness.distributed import ALONE, Ranks
+from harness.learning.routing import recorded_routing
 from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad, pad_to, uniforms
 
@@ -23,6 +24,8 @@ ALIVE_SHARE = 0.85  # below this share of unfinished rows the cache is compacted
 
 class TransformersEngine:
     """Decodes with the learner's own module where it is whole and of equal precision, with a copy of its own otherwise."""
+
+    router_replay = False
 
     def __init__(self, model: nn.Module, stop_ids: list[int], dtype: torch.dtype, max_rows: int, ranks: Ranks = ALONE):
         self.max_rows, self.dtype = max_rows, dtype
@@ -39,6 +42,18 @@ class TransformersEngine:
                 mine.copy_(whole(theirs))
             for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
                 mine.copy_(theirs)
+
+    @torch.no_grad()
+    def routing(self, prompts: list[list[int]], responses: list[list[int]]) -> list[Tensor]:
+        """Replayed as sampling computes: the prompt at once, then one token after the other."""
+        tokens, lengths = pad(responses)
+        decoder = _Decoder(self.model, prompts, 1, tokens.shape[1])
+        decoder.prefill()
+        with recorded_routing(self.model) as calls:
+            for column in tokens.T.to(self.model.device):
+                decoder.step(column)
+        chosen = torch.stack([torch.stack(own, 1) for own in calls], 2)  # [rows, tokens, routers, k]
+        return [row[:length] for row, length in zip(chosen, lengths.tolist(), strict=True)]
 
     def sleep(self) -> None:
         """The cache is freed after each batch anyway."""

@@ -20,11 +20,12 @@ class DividedEngine:
 
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
         group, size = len(seeds) // len(prompts), self.ranks.size
-        mine = range(self.ranks.rank, len(prompts), size)
+        shares = [range(rank, len(prompts), size) for rank in range(size)]
+        mine = shares[self.ranks.rank]
         own_seeds = [seed for p in mine for seed in seeds[p * group : (p + 1) * group]]
         part = self.engine.generate([prompts[p] for p in mine], own_seeds, sampling) if mine else None
-        dealt = torch.tensor([p for rank in range(size) for p in range(rank, len(prompts), size)])
-        return join([part for part in self.ranks.gather(part) if part is not None], dealt.argsort())
+        order = torch.tensor([p for share in shares for p in share]).argsort()
+        return join([part for part in self.ranks.gather(part) if part is not None], order)
 
     def push(self, model: nn.Module, version: int) -> None:
         self.engine.push(model, version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -100,12 +100,16 @@ class RolloutEngine(Protocol):
     shared: bool  # decodes with the learner's own module: no push can get lost
     dtype: torch.dtype
     version: int  # optimizer updates of the weights that it holds
+    router_replay: ClassVar[bool]  # can hand the experts of each sampled token to the learner, to be used there too
 
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
         """len(seeds) = P·G, prompt-major. A response's random stream depends on its seed alone."""
 
     def push(self, model: torch.nn.Module, version: int) -> None:
         """Take the learner's weights; version counts optimizer updates. Wakes a sleeping engine."""
+
+    def routing(self, prompts: list[list[int]], responses: list[list[int]]) -> list[Tensor] | None:
+        """Ids of the experts that each token of each response goes to, [tokens, routers, k] ascending; None if it can't say."""
 
     def sleep(self) -> None:
         """Nothing will be sampled before the next push: what memory can be given back may go."""

@@ -10,12 +10,15 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from harness.distributed import here
 from harness.learning.model import model_folder
 from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad
@@ -54,6 +57,7 @@ class VllmEngine:
     """Holds its own copy of the weights, in rollout.precision; random ones until the first push."""
 
     shared = False
+    router_replay = False
 
     def __init__(self, model: nn.Module, stop_ids: list[int], config: Config):
         require_vllm()
@@ -74,6 +78,9 @@ class VllmEngine:
             self.asleep = False
         self.llm.reset_prefix_cache()
         self.version = version
+
+    def routing(self, prompts: list[list[int]], responses: list[list[int]]) -> None:
+        """Not told."""
 
     def sleep(self) -> None:
         """Give the GPU's memory to the learner until the next push; what is discarded would be replaced anyway."""
@@ -116,9 +123,22 @@ class VllmEngine:
 
     def close(self) -> None:
         """Free its memory; another engine may start in this process afterwards."""
-        self.llm.llm_engine.engine_core.shutdown()
+        with keeping_the_ranks_together():
+            self.llm.llm_engine.engine_core.shutdown()
         del self.llm
         gc.collect()
+
+
+@contextmanager
+def keeping_the_ranks_together():
+    """vLLM's shutdown ends the process group of the whole process, which was there before it where a run has several ranks."""
+    destroy = dist.destroy_process_group
+    if here().size > 1:
+        dist.destroy_process_group = lambda group=None: None if group is None else destroy(group)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group = destroy
 
 
 class WeightReceiver:

@@ -167,21 +167,18 @@ def check_same_model(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor
             raise ValueError(f"the checkpoint is of another model: {shapes}")
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state by parameter name: <name>/exp_avg, <name>/exp_avg_sq, <name>/step."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+def optimizer_tensors(stepped: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state by parameter name: <name>/exp_avg, <name>/exp_avg_sq, <name>/step. `stepped`: Learner.stepped."""
+    return {f"{name}/{key}": value for name, tensor in stepped.items() for key, value in optimizer.state.get(tensor, {}).items()}
 
 
-def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE):
-    """The model's weights have been restored before: the names are known to fit."""
-    parameters = dict(model.named_parameters())
+def restore_optimizer(
+    stepped: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE
+) -> None:
+    """From the first rank's `tensors`. The model's weights have been restored before: the names are known to fit."""
     for full_name in ranks.first(lambda: list(tensors)):
         name, key = full_name.rsplit("/", 1)
-        parameter = parameters[name]
-        empty = torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
+        tensor = stepped[name]
+        empty = torch.zeros((), device=tensor.device) if key == "step" else torch.zeros_like(tensor, requires_grad=False)
         fill(empty, tensors[full_name] if ranks.is_first else None, ranks)
-        optimizer.state[parameter][key] = empty
+        optimizer.state[tensor][key] = empty

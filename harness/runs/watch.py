@@ -46,7 +46,8 @@ class Watch:
     def find_cause(self) -> str | None:
         """What another rank said before it died; waits for it a little."""
         for _ in range(10):
-            self._look_for_cause()
+            with suppress(RuntimeError):  # the store may have gone with the rank that held it
+                self._look_for_cause()
             if self.cause:
                 return self.cause
             time.sleep(0.3)

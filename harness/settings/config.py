@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from harness.distributed import world_size
 from harness.learning.loss import AGGREGATIONS
 from methods.base import Rule
 
@@ -340,3 +341,17 @@ class Config:
 
     def __post_init__(self):
         not_negative("", self, "seed")
+        self.check_ranks()
+
+    def check_ranks(self) -> None:
+        cluster, train, started = self.cluster, self.train, world_size()
+        if started > 1:  # torchrun or SLURM has decided
+            require(cluster.ranks in (1, started), "cluster.ranks", cluster.ranks, f"{started} processes of the run were started")
+            cluster.ranks = started
+        rows = max(1, train.prompts_per_step * train.group_size // train.updates_per_step)
+        remedy = f"more ranks than rows: an update has {rows} (train.prompts_per_step * group_size / updates_per_step)"
+        require(cluster.ranks <= rows, "cluster.ranks", cluster.ranks, remedy)
+        if self.rollout.engine == "vllm":
+            sharing = self.rollout.vllm.tensor_parallel
+            remedy = f"1 (an engine on each rank), or the run's number of ranks, {cluster.ranks} (cluster.ranks)"
+            require(sharing in (1, cluster.ranks), "rollout.vllm.tensor_parallel", sharing, remedy)

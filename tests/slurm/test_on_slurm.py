@@ -318,3 +318,11 @@ def test_with_accounting(accounting_cluster, run_harness, tmp_path, wait_for, mo
     monkeypatch.setenv("SLURM_CONF", cluster.env["SLURM_CONF"])
     remembered = lambda: {name: job.state for name, job in scheduler.accounted(set(jobs.values())).items()}
     wait_for(lambda: remembered() == {jobs["dppo"]: "CANCELLED", jobs["grpo"]: "FAILED"}, "the accounts", 60)
+
+
+def test_a_run_divided_over_two_nodes(cluster, submit, tmp_path, wait_for):
+    """Both nodes are this machine, which gloo has to be told."""
+    ranks = ("cluster.nodes=2", "cluster.tasks_per_node=1", "cluster.setup=['export GLOO_SOCKET_IFNAME=lo']")
+    submit("method=dppo", "seed=1", f"runs_dir={tmp_path}", *QUICK, *ranks)
+    wait_for(lambda: all_completed(cluster, tmp_path), "the end of the run", 180)
+    assert folder_of(tmp_path, 1).read_status()["ranks"] == 2

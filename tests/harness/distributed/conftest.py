@@ -29,7 +29,7 @@ class Ranks:
         )
         assert self.server.stdout.readline() == "ready\n"
 
-    def outcome(self, size: int, script: str, *arguments: object, seconds: float = 100) -> list[tuple[int, str]]:
+    def outcome(self, size: int, script: str, *arguments: object, seconds: float = 300) -> list[tuple[int, str]]:
         """(exit status, output) of each rank; killed after `seconds`."""
         self.num_calls += 1
         outputs = [self.folder / f"{self.num_calls}.{rank}.txt" for rank in range(size)]
@@ -61,4 +61,4 @@ def ranks(tmp_path_factory) -> Iterator[Ranks]:
     started = Ranks(tmp_path_factory.mktemp("ranks"))
     yield started
     started.server.stdin.close()
-    started.server.wait(10)
+    started.server.wait(60)

@@ -15,7 +15,7 @@ COMMON = dict(
 )  # fmt: skip
 KINDS = {
     "qwen3": lambda: Qwen3Config(**COMMON, tie_word_embeddings=True),
-    "qwen3_moe": lambda: Qwen3MoeConfig(**COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12),
+    "qwen3_moe": lambda: Qwen3MoeConfig(**COMMON, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
     "llama": lambda: LlamaConfig(**COMMON, tie_word_embeddings=False),
     "gemma": lambda: GemmaConfig(**COMMON),
     "gemma2": lambda: Gemma2Config(**COMMON, final_logit_softcapping=5.0, query_pre_attn_scalar=8, sliding_window=8),

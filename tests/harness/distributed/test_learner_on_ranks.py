@@ -5,6 +5,7 @@ import json
 import pytest
 
 CASES = ["qwen3/grpo", "qwen3_moe/grpo", "llama/grpo", "gemma/grpo", "gemma2/grpo", "qwen3/cppo", "qwen3/m2po"]
+CASES += ["qwen3/saving", "qwen3_moe/saving"]  # activations computed again, the optimizer in host memory
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,20 @@ def test_the_gradient_is_that_of_one_process(found, case):
     assert of["same_rows_judged"], "the first rank sees every response for the metrics"
 
 
+def test_bfloat16_keeps_weights_gradients_and_moments_in_float32(found):
+    of = found["qwen3/bfloat16"]
+    assert of["dtypes"] == ["torch.float32"]
+    assert of["gradient"] < 0.02 * of["scale"] and of["grad_norm"] < 0.02
+
+
 @pytest.mark.parametrize("kind", ["qwen3", "qwen3_moe"])
 def test_a_checkpoint_fits_any_number_of_ranks_bit_for_bit(found, kind):
     of = found[f"reshard/{kind}"]
     assert of == {"two_to_one": 0.0, "one_to_two": 0.0, "same_bytes": True}
+
+
+def test_ranks_sample_what_one_would(found):
+    """384 responses of 24 × 2 prompts: less than a thousandth of the draws may be flipped by float rounding."""
+    assert found["rollout"]["draws"] > 10_000
+    assert found["rollout"]["flipped"] < 1e-3 * found["rollout"]["draws"]
+    print(found["rollout"])

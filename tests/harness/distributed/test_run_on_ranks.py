@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from harness.runs.checkpoint import complete_steps
 from harness.settings.compose import compose_plan
 from harness.store import RunFolder, read_json
 
+ROOT = Path(__file__).parents[3]
 TINY = (
     "method=dppo",
     "train.steps=4",
@@ -99,17 +103,26 @@ def test_a_stopped_run_goes_on_with_another_number_of_ranks(runs, alone, first, 
     assert_same_numbers(runs.run(name, second), alone)
 
 
-@pytest.mark.parametrize("how", ["kill", "raise"])
-def test_a_rank_that_dies_ends_the_other_within_a_minute_and_the_run_resumes(runs, alone, how):
-    start = time.monotonic()
-    outcomes = runs.outcome(how, 2, die={"rank": 1, "step": 3, "how": how})
+@pytest.mark.parametrize(("rank", "how"), [(1, "kill"), (1, "raise"), (0, "kill")])
+def test_a_rank_that_dies_ends_the_other_within_a_minute_and_the_run_resumes(runs, alone, rank, how):
+    name, start = f"{how}{rank}", time.monotonic()
+    outcomes = runs.outcome(name, 2, die={"rank": rank, "step": 3, "how": how})
     assert time.monotonic() - start < 60
     assert all(status != 0 for status, _ in outcomes)
-    folder = runs.at(how)
+    folder = runs.at(name)
     status = folder.read_status()
-    assert status["state"] == "failed" and status["step"] == 2
+    assert status["state"] == ("failed" if rank else "running") and folder.last_step() == 2
     if how == "raise":
         assert status["reason"] == "rank 1: KeyError: 'the graphics card fell out'"
         assert "in wrapped" in (folder.path / "logs" / "attempt_1.rank1.traceback.txt").read_text()
-    assert read_json(folder.path / "logs" / "attempt_1.json")["state"] == "failed"
-    assert_same_numbers(runs.run(how, 1), alone)
+    assert_same_numbers(runs.run(name, 1), alone)
+
+
+def test_a_sweep_whose_runs_take_two_ranks_each(runs):
+    command = [sys.executable, "-m", "harness", "-m", "seed=1,2", "cluster=local", "cluster.ranks=2", "train.steps=1"]
+    overrides = [word for word in runs.overrides("sweep") if not word.startswith(("train.steps", "harness.display"))]
+    done = subprocess.run([*command, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 runs done" in done.stdout
+    statuses = [read_json(path) for path in (runs.folder / "sweep").rglob("status.json")]
+    assert [(status["state"], status["ranks"]) for status in statuses] == [("completed", 2)] * 2
