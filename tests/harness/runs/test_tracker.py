@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,15 +48,23 @@ def log_records(data: bytes) -> Iterator[bytes]:
             parts = b""
 
 
-def mirrored(folder: Path) -> tuple[set[str], list[dict]]:
-    """(run ids, rows in the order of writing) of all wandb files below a run folder."""
+def records(path: Path, patience_s: float = 30.0) -> list:
+    """Of a wandb file, once its run has ended: wandb's own process may still be writing when `finish` returns."""
     from wandb.proto import wandb_internal_pb2
 
+    deadline = time.monotonic() + patience_s
+    while True:
+        found = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
+        if any(record.HasField("exit") for record in found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def mirrored(folder: Path) -> tuple[set[str], list[dict]]:
+    """(run ids, rows in the order of writing) of all wandb files below a run folder."""
     ids, rows = set(), []
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
-        for data in log_records(path.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
+        for record in records(path):
             if record.run.run_id:
                 ids.add(record.run.run_id)
             if record.history.item:
