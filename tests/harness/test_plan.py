@@ -113,7 +113,7 @@ def middling_model(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("changes", [(), ("train.precision=bfloat16",)])
 def test_memory_is_within_a_fifth_of_what_a_process_takes(middling_model, changes):
     words = expand_model([f"model={middling_model}"]) + [
-        "method=cppo", "train.prompts_per_step=4", "train.group_size=8", "train.updates_per_step=1", "train.token_budget=3072",
+        "method=cppo", "train.prompts_per_step=2", "train.group_size=8", "train.updates_per_step=1", "train.token_budget=2048",
         "train.logprob_chunk=512", "rollout.lag=0", "data.max_response_length=128", "eval.benchmarks=[]", "record.shadow_every=0",
         *changes,
     ]  # fmt: skip
