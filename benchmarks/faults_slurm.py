@@ -147,16 +147,16 @@ def signal_process(target: dict, number: signal.Signals) -> bool:
 
 def kill_starting(campaign: Campaign, target: dict) -> bool:
     """SIGKILL to the job's python, wherever it is: importing, or training."""
-    pid = campaign.cluster.task(target["job_id"])
-    if pid is None:
-        return False
-    os.kill(pid, signal.SIGKILL)
-    return True
+    return kill_pid(campaign.cluster.task(target["job_id"]))
 
 
 def kill_batch(campaign: Campaign, target: dict) -> bool:
     """The shell of the batch script: SLURM then calls the job failed, and nobody is left to requeue it."""
-    pid = campaign.cluster.batch_script(target["job_id"])
+    return kill_pid(campaign.cluster.batch_script(target["job_id"]))
+
+
+def kill_pid(pid: int | None) -> bool:
+    """False where there is none."""
     if pid is None:
         return False
     os.kill(pid, signal.SIGKILL)

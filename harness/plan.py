@@ -45,7 +45,7 @@ def make_plan(options: argparse.Namespace) -> dict:
     from harness.settings.compose import compose_config, expand_model
 
     runs = cells(expand_model(options.overrides))
-    config = [compose_config(run) for run in {without_seed(run): run for run in runs}.values()][0]
+    config, *_ = [compose_config(run) for run in {without_seed(run): run for run in runs}.values()]  # all are checked
     shape = Shape(shape_config(config.model))
     rates, mean_response = choose_rates(options, config, shape)
     tokens, parts = work(config, mean_response), memory_parts(config, shape)

@@ -16,6 +16,7 @@ from evals.records import Problem
 from harness.settings.config import ModelConfig
 
 BUILTIN = "builtin:"
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # what the model families call it
 FINGERPRINTED = ("*.safetensors", "*config.json", "*token*.json", "vocab*", "merges.txt", "chat_template*")
 
 
@@ -75,6 +76,11 @@ def load_model(config: ModelConfig, with_weights: bool = True) -> torch.nn.Modul
     model.tie_weights()
     model.generation_config = load_generation_config(config.path, config.revision)
     return model.eval()
+
+
+def num_experts(config) -> int:
+    """Of each layer of a mixture of experts, by a text model's config; 0 for a dense one."""
+    return next((count for name in EXPERT_COUNTS if (count := getattr(config, name, None))), 0)
 
 
 def load_generation_config(path: str, revision: str | None):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.learning.model import model_folder
+from harness.learning.model import model_folder, num_experts
 from harness.settings.config import ModelConfig
 
 
@@ -43,7 +43,7 @@ class Shape:
     @cached_property
     def num_active(self) -> int:
         """Parameters that one token passes through: of a mixture of experts the routed ones only."""
-        experts = getattr(self.config, "num_experts", None) or getattr(self.config, "num_local_experts", None)
+        experts = num_experts(self.config)
         if not experts:
             return self.num_parameters
         names = self.skeleton.named_parameters()

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from harness.learning.experience import Experience, build_experience
 from harness.learning.learner import Learner
+from harness.learning.model import num_experts
 from harness.learning.routing import routing_mismatch
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
 from harness.settings.config import MismatchConfig
 from harness.telemetry.metrics import mismatch_metrics, position_bucket
 
 log = logging.getLogger(__name__)
-
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 class MismatchError(RuntimeError):
@@ -104,8 +103,7 @@ def score_fresh(rollout: Rollout, learner: Learner, num_rows: int, engine: Rollo
 
 def gate_limits(config: MismatchConfig, model: nn.Module) -> dict[str, float]:
     """The largest allowed value of each gated metric."""
-    text_config = model.config.get_text_config()
-    experts = any(getattr(text_config, name, None) for name in EXPERT_COUNTS)
+    experts = num_experts(model.config.get_text_config())
     return {"mismatch/token_error": config.token_error_moe if experts else config.token_error, "mismatch/k3": config.kl}
 
 
