@@ -5,13 +5,14 @@ python -m analysis runs --out results --only table1,fig4 --format png
 python -m analysis serve runs        the page, drawn anew while runs go on
 python -m analysis power runs        how many seeds a difference needs
 python -m analysis diff runs_a runs_b
+python -m analysis pack runs         finished runs as small files to commit; unpack makes folders of them
 """
 
 from __future__ import annotations
 
 import sys
 
-from analysis import diff, power, serve
+from analysis import diff, packs, power, serve
 from analysis.figures import FIGURES
 from analysis.load import load
 from analysis.options import parse
@@ -22,7 +23,13 @@ from analysis.runs import InputError
 from analysis.tables import TABLES
 from analysis.verdict import verdict
 
-COMMANDS = {"power": power.main, "diff": diff.main, "serve": serve.main}
+COMMANDS = {
+    "power": power.main,
+    "diff": diff.main,
+    "serve": serve.main,
+    "pack": packs.pack_main,
+    "unpack": packs.unpack_main,
+}
 
 
 def main(argv: list[str]) -> None:

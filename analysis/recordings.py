@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +25,9 @@ def agreement(runs: list[Run]) -> dict[str, float]:
     return {rule: float(np.mean(values)) for rule, values in by_rule.items()}
 
 
+BUDGET_SERIES = {"c", "w", "S_prev", "Z"}  # what a rule with a prefix budget notes for each token
+
+
 @dataclass(frozen=True)
 class TracedResponse:
     """One response under a rule with a prefix budget. threshold: c_t / w_t; drift: the prefix sum S after the last token."""
@@ -37,18 +41,29 @@ class TracedResponse:
 
 def traced_responses(run: Run) -> list[TracedResponse]:
     """Of the run's last trace, under its own rule if that has a prefix budget, else under CPPO's shipped settings."""
-    paths = sorted((run.path / "traces").glob("step=*.json"), key=lambda path: int(path.stem.removeprefix("step=")))
-    trace = read_json(paths[-1]) if paths else None
+    trace = last_trace(run.path)
     return (
         [] if trace is None else [traced for response in trace["responses"] if (traced := budgeted(run, trace["step"], response))]
     )
+
+
+def last_trace(folder: Path) -> dict | None:
+    paths = sorted((folder / "traces").glob("step=*.json"), key=lambda path: int(path.stem.removeprefix("step=")))
+    return read_json(paths[-1]) if paths else None
+
+
+def own_budget(trace: dict | None) -> dict | None:
+    """The trace under the run's own rule alone; None if that has no prefix budget."""
+    own = [response | {"rules": {"own": response["rules"]["own"]}} for response in trace["responses"]] if trace else []
+    has_budget = any(one["rules"]["own"].get("aux", {}).keys() >= BUDGET_SERIES for one in own)
+    return trace | {"rules": {"own": trace["rules"]["own"]}, "responses": own} if has_budget else None
 
 
 def budgeted(run: Run, step: int, response: dict) -> TracedResponse | None:
     length = len(response["token_ids"])
     for rule in ("own", "cppo"):
         aux = response["rules"].get(rule, {}).get("aux", {})
-        if {"c", "w", "S_prev", "Z"} <= aux.keys():
+        if aux.keys() >= BUDGET_SERIES:
             c, w, before, z = (per_token(aux[key], length) for key in ("c", "w", "S_prev", "Z"))
             return TracedResponse(run, step, c / w, per_token(response["divergence"], length), float(before[-1] + z[-1]))
     return None

@@ -1,0 +1,156 @@
+"""Finished runs as small files that can be committed, and back: all that analysis reads, no weights, no samples.
+
+python -m analysis pack RUNS --out docs/study     one file for each finished run: <run id>.json.gz
+python -m analysis unpack docs/study RUNS_DIR     run folders that a re-issued sweep skips as finished
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from analysis.options import folder as existing_folder
+from analysis.recordings import last_trace, own_budget
+from analysis.runs import InputError
+from harness.store import RunFolder, find_runs, strict, write_atomic, write_json
+
+PACKS = Path("docs/study")
+ENDING = ".json.gz"
+FORMAT = 1
+LIMIT_MB = 15.0  # of all packs together
+DIGITS = 6  # metrics come from float32
+MACHINE = {"host", "pid", "launch", "slurm_job_id", "slurm_restarts", "updated", "runs_dir"}  # says nothing about the run
+SHADOW = ("step", "rule", "jaccard")  # what fig_agreement reads
+
+
+def pack_main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m analysis pack", description="Finished runs -> one small file for each.")
+    parser.add_argument("roots", nargs="+", type=existing_folder, metavar="RUNS", help="run folders, or folders that hold them")
+    parser.add_argument("--out", type=Path, default=PACKS, help=f"where to write (default: {PACKS})")
+    options = parser.parse_args(argv)
+    for path in pack(options.roots, options.out):
+        print(f"packed {path} ({path.stat().st_size / 1000:.1f} kB)")
+    print(size_line(options.out))
+
+
+def unpack_main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m analysis unpack", description="Packs -> run folders.")
+    parser.add_argument("packs", nargs="?", type=existing_folder, default=PACKS, metavar="PACKS", help=f"(default: {PACKS})")
+    parser.add_argument(
+        "runs_dir", type=Path, metavar="RUNS_DIR", help="where the run folders go; finished ones stay as they are"
+    )
+    options = parser.parse_args(argv)
+    made = list(unpack(options.packs, options.runs_dir))
+    print(f"{len(made)} runs unpacked into {options.runs_dir}")
+
+
+def pack(roots: list[Path], out: Path) -> Iterator[Path]:
+    """Write a pack for each finished run that has none yet."""
+    for folder in find_runs(*roots):
+        config = folder.read_config()
+        path = out / (config["run_id"] + ENDING) if config else None
+        if path and folder.finished and not path.exists():
+            write_atomic(path, encode(content(folder)))
+            yield path
+
+
+def unpack(packs: Path, runs_dir: Path) -> Iterator[Path]:
+    """Write the run folders of all packs, except those that are finished there or that a live process owns."""
+    found = pack_files(packs)
+    if not found:
+        raise InputError(f"no packs under {packs}: make some with python -m analysis pack RUNS --out {packs}")
+    for path in found:
+        packed = decode(path)
+        folder = RunFolder(runs_dir / packed["run_id"])
+        if not folder.finished and folder.lock.owner() is None:
+            restore(packed, folder)
+            yield folder.path
+
+
+def pack_files(packs: Path) -> list[Path]:
+    return sorted(packs.rglob(f"*{ENDING}"))
+
+
+def size_line(packs: Path) -> str:
+    sizes = [path.stat().st_size for path in pack_files(packs)]
+    total = sum(sizes) / 1e6
+    return f"{len(sizes)} packs in {packs}: {total:.2f} MB" + (f", MORE than {LIMIT_MB:g} MB" if total > LIMIT_MB else "")
+
+
+def encode(packed: dict) -> bytes:
+    """Equal content gives equal bytes: no time of packing, no file name."""
+    text = json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return gzip.compress(text.encode(), compresslevel=9, mtime=0)
+
+
+def decode(path: Path) -> dict:
+    packed = json.loads(gzip.decompress(path.read_bytes()))
+    if packed.get("format") != FORMAT:
+        raise InputError(f"{path} has format {packed.get('format')}, this code reads {FORMAT}")
+    return packed
+
+
+def content(folder: RunFolder) -> dict:
+    config = folder.read_config()
+    rows = {name: [strict(row) for row in folder.rows(name)] for name in ("metrics", "evals", "shadow")}
+    rows["metrics"] = [{key: rounded(value) for key, value in row.items()} for row in rows["metrics"]]
+    rows["shadow"] = [{key: row[key] for key in SHADOW} for row in rows["shadow"]]
+    return {
+        "format": FORMAT,
+        "run_id": config["run_id"],
+        "config": portable(config),
+        "status": portable(folder.read_status()),
+        **{name: to_columns(table) for name, table in rows.items()},
+        "trace": own_budget(last_trace(folder.path)),
+    }
+
+
+def restore(packed: dict, folder: RunFolder) -> None:
+    """The status comes last: without it the folder is not finished, and unpacking again completes it."""
+    for name in ("metrics", "evals", "shadow"):
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in to_rows(packed[name])]
+        if lines:
+            write_atomic(folder.path / f"{name}.jsonl", "".join(lines))
+    if packed["trace"]:
+        write_json(folder.path / "traces" / f"step={packed['trace']['step']}.json", packed["trace"])
+    write_json(folder.path / "config.json", packed["config"])
+    write_json(folder.path / "status.json", packed["status"])
+
+
+def rounded(value):
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def portable(record: dict) -> dict:
+    """Without what belongs to the machine: process and launch, absolute paths, where the runs were written."""
+    kept = {}
+    for key, value in record.items():
+        if key == "command" and value:
+            kept[key] = " ".join(word for word in value.split() if not word.startswith("runs_dir=") and "=/" not in word)
+        elif isinstance(value, dict):
+            kept[key] = portable(value)
+        elif key not in MACHINE and not str(value).startswith("/"):
+            kept[key] = value
+    return kept
+
+
+def to_columns(rows: list[dict]) -> dict:
+    """{"num_rows", "columns": {key: values}, "at": {key: row numbers}}, `at` for keys that some rows lack."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    having = {key: [i for i, row in enumerate(rows) if key in row] for key in keys}
+    return {
+        "num_rows": len(rows),
+        "columns": {key: [rows[i][key] for i in at] for key, at in having.items()},
+        "at": {key: at for key, at in having.items() if len(at) < len(rows)},
+    }
+
+
+def to_rows(table: dict) -> list[dict]:
+    rows: list[dict] = [{} for _ in range(table["num_rows"])]
+    for key, values in table["columns"].items():
+        for i, value in zip(table["at"].get(key, range(len(rows))), values, strict=True):
+            rows[i][key] = value
+    return rows
