@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.rollout.records import Rollout
+
+PASSES_PER_BUDGET = 10  # a forward and backward pass costs, before any token, as much as this part of token_budget
 
 
 @dataclass
@@ -93,16 +96,29 @@ def minibatches(num_rows: int, num_updates: int, seed: int) -> list[Tensor]:
 
 
 def microbatches(batch: Experience, token_budget: int, rank: int = 0, num_ranks: int = 1) -> list[Tensor]:
-    """Row indices of one rank's micro-batches: sorted by length, each at most token_budget padded positions (one row at least).
+    """Row indices of one rank's micro-batches, each of at most token_budget padded positions (one row at least).
 
     Rows are dealt to the ranks in order of length, so that each computes about as much; a rank may get none.
     """
     lengths = (batch.prompt_lengths + batch.lengths).tolist()
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)[rank::num_ranks]
-    parts: list[list[int]] = []
-    for row in order:
-        if parts and (len(parts[-1]) + 1) * lengths[parts[-1][0]] <= token_budget:
-            parts[-1].append(row)
-        else:
-            parts.append([row])
-    return [torch.tensor(part) for part in parts]
+    cuts = cheapest_cuts([lengths[row] for row in order], token_budget, token_budget // PASSES_PER_BUDGET)
+    return [torch.tensor(order[start:end]) for start, end in pairwise(cuts)]
+
+
+def cheapest_cuts(lengths: list[int], token_budget: int, cost_of_a_pass: int) -> list[int]:
+    """Where to cut rows of descending lengths, ends included, so that padded positions and passes together cost least."""
+    best = [0] * (len(lengths) + 1)  # of the rows from here on
+    ends = [len(lengths)] * len(lengths)
+    for start in reversed(range(len(lengths))):
+        most = max(1, token_budget // lengths[start])
+        costs = {
+            end: (end - start) * lengths[start] + cost_of_a_pass + best[end]
+            for end in range(start + 1, min(start + most, len(lengths)) + 1)
+        }
+        ends[start] = min(costs, key=costs.__getitem__)
+        best[start] = costs[ends[start]]
+    cuts = [0]
+    while cuts[-1] < len(lengths):
+        cuts.append(ends[cuts[-1]])
+    return cuts

@@ -1,6 +1,7 @@
 """The learner: log-probs against plain autograd, and gradients that no split changes."""
 
 from dataclasses import replace
+from itertools import combinations, pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from harness.learning.experience import build_experience, microbatches, minibatches
+from harness.learning.experience import build_experience, cheapest_cuts, microbatches, minibatches
 from harness.learning.learner import Learner
 from harness.learning.logprobs import token_logprobs
 from harness.rollout.records import Rollout
@@ -151,6 +152,18 @@ def test_micro_batches_hold_whole_rows_within_the_budget():
     total = experience.prompt_lengths + experience.lengths
     assert all(len(part) == 1 or len(part) * total[part].max() <= 30 for part in parts)
     assert len(parts) > 2
+
+
+@pytest.mark.parametrize("lengths", [[9, 9, 5, 5, 4, 2, 2, 1], [30, 3, 2, 2, 2], [7] * 6, [5], []])
+def test_no_other_cut_costs_less(lengths):
+    def cost(cuts):
+        sizes = [((end - start) * lengths[start], end - start) for start, end in pairwise(cuts)]
+        return sum(positions + 6 for positions, _ in sizes) if all(p <= 20 or n == 1 for p, n in sizes) else float("inf")
+
+    ends = range(1, len(lengths))
+    everything = [[*sorted({0, *inner, len(lengths)})] for k in range(len(lengths) + 1) for inner in combinations(ends, k)]
+    cuts = cheapest_cuts(lengths, token_budget=20, cost_of_a_pass=6)
+    assert cost(cuts) == min(map(cost, everything)) < float("inf")
 
 
 def test_minibatches_partition_the_rows_and_follow_the_seed():
