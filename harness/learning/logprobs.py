@@ -48,11 +48,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logits_of = _Logits(weight, bias, softcap, _compute_dtype(hidden), min(chunk, len(hidden)))
         for part in _chunks(len(hidden), chunk):
             logits = logits_of(hidden[part])
-            normaliser[part] = logits_of.logsumexp(logits)
-            logits -= normaliser[part, None]
-            logprobs[part] = logits.gather(-1, tokens[part, None]).squeeze(-1)
-            topk_logprobs[part] = logits.gather(-1, topk_ids[part])
-            entropy[part] = -torch.linalg.vecdot(torch.exp(logits, out=logits_of.scratch[: len(logits)]), logits)
+            largest = logits.amax(-1, keepdim=True)
+            logits -= largest
+            exponentials = torch.exp(logits, out=logits_of.scratch[: len(logits)])
+            total = exponentials.sum(-1)
+            log_total = total.log()
+            normaliser[part] = log_total + largest.squeeze(-1)
+            logprobs[part] = logits.gather(-1, tokens[part, None]).squeeze(-1) - log_total
+            topk_logprobs[part] = logits.gather(-1, topk_ids[part]) - log_total[:, None]
+            entropy[part] = log_total - exponentials.mul_(logits).sum(-1) / total
         ctx.save_for_backward(hidden, weight, bias, tokens, normaliser)
         ctx.chunk, ctx.softcap, ctx.dtype = chunk, softcap, logits_of.dtype
         ctx.mark_non_differentiable(topk_logprobs, entropy)
@@ -101,11 +105,6 @@ class _Logits:
             product += self.bias
         logits = product if self.dtype == torch.float32 else self.logits[rows].copy_(product)
         return logits.div_(self.softcap).tanh_().mul_(self.softcap) if self.softcap else logits
-
-    def logsumexp(self, logits: Tensor) -> Tensor:
-        largest = logits.amax(-1, keepdim=True)
-        shifted = torch.sub(logits, largest, out=self.scratch[: len(logits)])
-        return shifted.exp_().sum(-1).log_().add_(largest.squeeze(-1))
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
