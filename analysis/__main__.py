@@ -6,6 +6,7 @@ python -m analysis serve runs        the page, drawn anew while runs go on
 python -m analysis power runs        how many seeds a difference needs
 python -m analysis diff runs_a runs_b
 python -m analysis pack runs         finished runs as small files to commit; unpack makes folders of them
+python -m analysis --study --out results/study      the study's tables and figures from its packs in docs/study
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from analysis.figures import FIGURES
 from analysis.load import load
 from analysis.options import parse
 from analysis.output import Output
+from analysis.publish import publish
 from analysis.report import report
 from analysis.results import analyse
 from analysis.runs import InputError
+from analysis.study import command as study
 from analysis.tables import TABLES
 from analysis.verdict import verdict
 
@@ -33,18 +36,15 @@ COMMANDS = {
 
 
 def main(argv: list[str]) -> None:
+    if "--study" in argv:
+        return study.main([word for word in argv if word != "--study"])
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:])
     options = parse(argv, [*TABLES, *FIGURES, "report"])
     sweep = load(options.roots, cache=options.out / ".cache", allow_mixed=options.allow_mixed)
     results = analyse(sweep, options.select, options.t_stop, options.paper)
     output = Output(options.out, options.formats)
-    for name in options.chosen(TABLES):
-        output.table(TABLES[name](results))
-    for name in options.chosen(FIGURES):
-        output.figure(name, FIGURES[name](results), results.warning)
-    output.page("verdict.md", verdict(results))
-    output.index(results.warning)
+    publish(results, output, options.chosen)
     if options.chosen(["report"]):
         output.page("report.html", report(results))
     print(verdict(results), output.summary(), sep="\n", end="")

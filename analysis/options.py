@@ -30,13 +30,13 @@ def parse(argv: list[str], known: Iterable[str]) -> Options:
         prog="python -m analysis",
         description="Tables, figures and a verdict from run folders.",
         epilog="Also: python -m analysis power -h (how many seeds?), python -m analysis diff -h (two sweeps side by side), "
-        "python -m analysis serve -h (the page while runs go on).",
+        "python -m analysis serve -h (the page while runs go on), python -m analysis pack -h and unpack -h (runs as small "
+        "files), python -m analysis --study -h (the study's tables from its packs).",
     )
     parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where to write (default: results)")
     parser.add_argument("--only", type=names, default=(), help="comma-separated names, such as table1,fig4 (default: everything)")
-    formats = TABLE_FORMATS + FIGURE_FORMATS
-    parser.add_argument("--format", type=names, dest="formats", default=formats, help=f"of {', '.join(formats)} (default: all)")
+    add_formats(parser)
     rules = ", ".join(f"{name}: {rule.meaning}" for name, rule in SELECTION_RULES.items())
     parser.add_argument("--select", choices=list(SELECTION_RULES), default=PRIMARY_RULE, help=f"score of a run ({rules})")
     parser.add_argument("--t-stop", type=int, help="last step that counts (default: the shortest planned run of each group)")
@@ -47,13 +47,24 @@ def parse(argv: list[str], known: Iterable[str]) -> Options:
     options = parser.parse_args(argv, Options())
     for unknown in set(options.only) - set(known):
         parser.error(f"--only {unknown}: choose from {', '.join(known)}")
-    for unknown in set(options.formats) - set(formats):
-        parser.error(f"--format {unknown}: choose from {', '.join(formats)}")
     return options
 
 
 def names(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
+
+
+FORMATS = TABLE_FORMATS + FIGURE_FORMATS
+
+
+def add_formats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", type=formats, default=FORMATS, dest="formats", help=f"of {', '.join(FORMATS)} (default: all)")
+
+
+def formats(text: str) -> tuple[str, ...]:
+    for unknown in set(names(text)) - set(FORMATS):
+        raise argparse.ArgumentTypeError(f"{unknown}: choose from {', '.join(FORMATS)}")
+    return names(text)
 
 
 def folder(text: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -151,14 +152,19 @@ def num_seeds_needed(true_difference: float, spread: Spread, power: float = 0.8,
     """Fewest seeds for each method at which a true difference is found with this probability; None if more than `most`."""
     if spread.sd <= 0:
         return 2
+    return fewest(lambda n: power_of_pair(true_difference, spread, n) >= power, most)
+
+
+def fewest(enough: Callable[[int], bool], most: int) -> int | None:
+    """The smallest number from 2 on that is enough, where every larger one is too; None if it is more than about `most`."""
     low, high = 1, 2
-    while power_of_pair(true_difference, spread, high) < power:
+    while not enough(high):
         low, high = high, high * 2
         if high > most:
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power_of_pair(true_difference, spread, middle) >= power else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 

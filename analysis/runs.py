@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from analysis.style import TUNED
 from harness.store import RunFolder, read_json
 
 TYPED = "python -m harness"  # how a command begins that a user gave; an attempt requeued by SLURM holds its launcher's instead
@@ -82,7 +83,7 @@ class Run:
     @property
     def is_variant(self) -> bool:
         """An ablation or changed setting of a rule, not one of the compared methods themselves."""
-        return self.method != self.rule and not self.method.endswith("_tuned")
+        return self.method != self.rule and not self.method.endswith(TUNED)
 
     @property
     def device_hours(self) -> float | None:

@@ -46,15 +46,21 @@ SPARE = ["#117733", "#AA4499", "#661100", "#44AA99", "#B8860B", "#6699CC", "#DC2
 ORDER = {name: i for i, name in enumerate([*COMPARED, *FURTHER, *VARIANTS])}
 
 
+TUNED = "_tuned"
+
+
 def label(method: str) -> str:
+    if method.endswith(TUNED):
+        return f"{label(method.removesuffix(TUNED))}, tuned"
     if method in COMPARED:
         return COMPARED[method][0]
     return FURTHER.get(method) or VARIANTS.get(method) or method
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Compared rules, further rules, known variants, then others by name."""
-    return sorted(methods, key=lambda name: (ORDER.get(name, len(ORDER)), name))
+    """Compared rules, further rules, known variants, then others by name. A tuned rule follows the rule."""
+    place = lambda name: ORDER.get(name.removesuffix(TUNED), len(ORDER))
+    return sorted(methods, key=lambda name: (place(name), name))
 
 
 def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.record import Matrix, Missing, Panel, Plot, Series
+from analysis.figures.record import Dots, DotSeries, Matrix, Missing, Panel, Plot, Series
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -71,21 +71,48 @@ def wrapped(text: str, width: float) -> list[str]:
 
 
 def panel_height(plot: Plot, columns: int, width: float) -> float:
-    """Lines: a pleasant shape. Matrices with labelled rows: by their number."""
-    rows = max((len(panel.rows) for panel in plot.panels if isinstance(panel, Matrix)), default=0)
+    """Lines: a pleasant shape. Matrices and dots with labelled rows: by their number."""
+    rows = max((len(panel.rows) for panel in plot.panels if not isinstance(panel, Panel)), default=0)
     if rows:
         return max(1.5, TOP + BOTTOM + 0.24 * rows + 0.35)
     return 2.3 if columns == 1 else 2.1
 
 
-def place(fig: Figure, panel: Panel | Matrix, left: float, bottom: float, width: float, height: float) -> None:
+def place(fig: Figure, panel: Panel | Matrix | Dots, left: float, bottom: float, width: float, height: float) -> None:
     """Put a panel into its rectangle, margins for its labels inside."""
     total_width, total_height = fig.get_size_inches()
-    margins = matrix_margins(panel) if isinstance(panel, Matrix) else (LEFT, RIGHT, BOTTOM)
+    margins = margins_of(panel)
     inner = (left + margins[0], bottom + margins[2], width - margins[0] - margins[1], height - margins[2] - TOP)
     ax = fig.add_axes((inner[0] / total_width, inner[1] / total_height, inner[2] / total_width, inner[3] / total_height))
     ax.set_title(panel.title, loc="left", y=1.0, pad=3)  # a fixed y: finding one costs a third of the drawing
-    draw_matrix(fig, ax, panel) if isinstance(panel, Matrix) else draw_lines(ax, panel)
+    if isinstance(panel, Matrix):
+        draw_matrix(fig, ax, panel)
+    else:
+        draw_dots(ax, panel) if isinstance(panel, Dots) else draw_lines(ax, panel)
+
+
+def margins_of(panel: Panel | Matrix | Dots) -> tuple[float, float, float]:
+    """(left, right, bottom)"""
+    if isinstance(panel, Matrix):
+        return matrix_margins(panel)
+    return (label_width(panel.rows) if isinstance(panel, Dots) else LEFT), RIGHT, BOTTOM
+
+
+def label_width(rows: list[str]) -> float:
+    return 0.22 + 0.062 * max(map(len, rows))
+
+
+def draw_dots(ax, panel: Dots) -> None:
+    for i, series in enumerate(panel.series):
+        shift = 0.6 * ((i + 0.5) / len(panel.series) - 0.5)
+        for row, (values, (mean, low, high)) in enumerate(zip(series.values, series.bounds, strict=True)):
+            y = row + shift
+            ax.plot([low, high], [y, y], color=series.colour, lw=1.2)
+            ax.plot([mean], [y], marker="|", ms=7, mew=1.5, color=series.colour)
+            ax.plot(values, np.full(len(values), y), "o", ms=2.6, mew=0, alpha=0.6, color=series.colour)
+    ax.set_yticks(range(len(panel.rows)), panel.rows)
+    ax.set_ylim(len(panel.rows) - 0.5, -0.5)
+    ax.set_xlabel(panel.xlabel)
 
 
 def draw_lines(ax, panel: Panel) -> None:
@@ -135,21 +162,21 @@ def few_ticks(axis, low: float, high: float) -> None:
         axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:.1g}"))
 
 
-def legend_entries(panels: list[Panel | Matrix]) -> dict[str, Series]:
-    return {series.label: series for panel in panels if isinstance(panel, Panel) for series in panel.series}
+def legend_entries(panels: list[Panel | Matrix | Dots]) -> dict[str, Series | DotSeries]:
+    return {series.label: series for panel in panels if not isinstance(panel, Matrix) for series in panel.series}
 
 
-def legend_layout(entries: dict[str, Series], width: float) -> int:
+def legend_layout(entries: dict[str, Series | DotSeries], width: float) -> int:
     return math.ceil(len(entries) / legend_columns(entries, width)) if entries else 0
 
 
-def legend_columns(entries: dict[str, Series], width: float) -> int:
+def legend_columns(entries: dict[str, Series | DotSeries], width: float) -> int:
     """As many as fit: a letter is about 0.062 inches wide, the line and its gaps half an inch."""
     widest = max(map(len, entries)) * 0.062 + 0.5
     return max(1, min(len(entries), int(width / widest)))
 
 
-def add_legend(fig: Figure, entries: dict[str, Series], rows: int) -> None:
+def add_legend(fig: Figure, entries: dict[str, Series | DotSeries], rows: int) -> None:
     handles = [Line2D([], [], color=s.colour, ls=s.dash, lw=1.5, label=text) for text, s in entries.items()]
     width, height = fig.get_size_inches()
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.02 / height), "borderaxespad": 0, "handlelength": 2.2}
@@ -158,7 +185,7 @@ def add_legend(fig: Figure, entries: dict[str, Series], rows: int) -> None:
 
 def matrix_margins(panel: Matrix) -> tuple[float, float, float]:
     """(left, right, bottom): room for row labels, the colour bar, and slanted column labels."""
-    left = 0.22 + 0.062 * max(map(len, panel.rows)) if panel.rows else LEFT
+    left = label_width(panel.rows) if panel.rows else LEFT
     bottom = 0.2 + 0.05 * max(map(len, panel.columns)) if panel.columns else BOTTOM
     return left, 0.66, bottom
 

@@ -69,9 +69,31 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class DotSeries:
+    """One dot for each run and a bar for the interval around their mean, row by row; a row may be empty."""
+
+    label: str
+    colour: str
+    values: list[np.ndarray]  # of each row
+    bounds: list[tuple[float, float, float]]  # (mean, low, high) of each row; nan where there is none
+    run_ids: list[str]
+    dash: str = "-"
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Numbers of runs side by side: rows down, the series of a row below each other."""
+
+    title: str
+    xlabel: str
+    rows: list[str]
+    series: list[DotSeries]
+
+
+@dataclass(frozen=True)
 class Plot:
     title: str
-    panels: list[Panel | Matrix]
+    panels: list[Panel | Matrix | Dots]
     notes: list[str] = field(default_factory=list)
     columns: int = 3  # panels side by side
     wide: bool = False  # the page's width even for one column of panels
@@ -93,7 +115,7 @@ def sidecar(figure: Plot | Missing) -> dict:
     return {"title": figure.title, "notes": figure.notes, "panels": [panel_sidecar(panel) for panel in figure.panels]}
 
 
-def panel_sidecar(panel: Panel | Matrix) -> dict:
+def panel_sidecar(panel: Panel | Matrix | Dots) -> dict:
     if isinstance(panel, Matrix):
         return {"title": panel.title, "unit": panel.unit, "rows": panel.rows, "run_ids": panel.run_ids}
     return {"title": panel.title, "series": [{"label": series.label, "run_ids": series.run_ids} for series in panel.series]}

@@ -27,20 +27,21 @@ CPPO = {
 def write_run(
     root: Path, method: str, seed: int, curve, *, model="chain", experiment="default", benchmarks=None, n=4, every=7, steps=28,
     state="completed", collapse_step=None, step=None, lr=2e-4, num_metrics=12, noise=None,
+    rule=None, delta=0.15, reward=None,
 ) -> Path:  # fmt: skip
     """One run whose summary at evaluation i is curve[i] exactly (rounded to samples), or with binomial noise from `noise`.
 
-    `step`: last step reached, for a run that is not complete; rows after it are not written.
+    `step`: last step reached, for a run that is not complete; rows after it are not written. `reward`: that of every step.
     """
     benchmarks = benchmarks or BENCHMARKS
-    rule = "cppo" if method in VARIANT_SETTINGS else method
+    rule = rule or ("cppo" if method in VARIANT_SETTINGS else method)
     fingerprint = f"fp-{lr}-{steps}-{every}-{n}"
     run_id = f"{experiment}/{model}/{method}/seed={seed}-{abs(hash_of(method, seed, lr)):08x}"
     folder = root / run_id
     folder.mkdir(parents=True)
     last = steps if step is None else step
     settings = {
-        "method": {"rule": rule} | ((CPPO | VARIANT_SETTINGS.get(method, {})) if rule == "cppo" else {"delta": 0.15}),
+        "method": {"rule": rule} | ((CPPO | VARIANT_SETTINGS.get(method, {})) if rule == "cppo" else {"delta": delta}),
         "train": {"steps": steps, "lr": lr, "divergence": "topk_tv"},
         "rollout": {"lag": 4},
         "eval": {"n": n, "every": every, "benchmarks": list(benchmarks), "temperature": 1.0, "top_p": 1.0},
@@ -64,7 +65,8 @@ def write_run(
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "status.json").write_text(json.dumps(status))
-    write_lines(folder / "metrics.jsonl", metric_rows(last, num_metrics, seed))
+    constant = {} if reward is None else {"reward/mean": reward}
+    write_lines(folder / "metrics.jsonl", (row | constant for row in metric_rows(last, num_metrics, seed)))
     write_lines(folder / "evals.jsonl", eval_rows(curve, last, every, benchmarks, n, noise))
     return folder
 

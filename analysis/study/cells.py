@@ -1,0 +1,114 @@
+"""The study's cells: a rule at one setting, with the values of its runs; and the two families that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from analysis.results import Results
+from analysis.runs import InputError, Run
+from analysis.scores import GroupScores
+from analysis.stats import Interval, interval
+from analysis.study.protocol import METRICS
+from analysis.style import TUNED as SUFFIX
+from analysis.style import label, ordered
+
+PUBLISHED, TUNED = "published", "tuned"
+ONE_PROBLEM = np.zeros(1, dtype=int)
+
+
+@dataclass(frozen=True, eq=False)
+class StudyCell:
+    """`values`: for each metric one number a run, in [0, 1], in order of the seeds. `note`: whose runs these are, and why."""
+
+    preset: str
+    rule: str
+    settings: dict
+    seeds: list[int]
+    run_ids: list[str]
+    values: dict[str, np.ndarray]
+    num_collapsed: int
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def mean(self, metric: str, without: int | None = None) -> Interval | None:
+        """Mean over seeds with its interval; None without runs."""
+        values = self.values[metric][[seed != without for seed in self.seeds]]
+        return of_samples(values) if len(values) else None
+
+
+def of_samples(*samples: np.ndarray) -> Interval:
+    """Student's t of one sample, Welch's of the difference of two."""
+    return interval([sample[:, None] for sample in samples], ONE_PROBLEM)
+
+
+def only_group(results: Results) -> GroupScores:
+    if len(results.groups) > 1:
+        found = ", ".join(group.group.label for group in results.groups)
+        raise InputError(f"an experiment of the study has one model and one stress point, here: {found}")
+    return results.groups[0]
+
+
+def study_cells(results: Results | None) -> dict[str, StudyCell]:
+    """Every preset with finished runs, by name; nothing without the experiment."""
+    if results is None:
+        return {}
+    group = only_group(results)
+    return {name: study_cell(results, group, name) for name in ordered(group.scored)}
+
+
+def study_cell(results: Results, group: GroupScores, name: str) -> StudyCell:
+    method = group.methods[name]
+    values = {metric: of(results, group, method) for metric, (_, of) in METRICS.items()}
+    first: Run = method.runs[0]
+    return StudyCell(name, first.rule, first.method_settings, method.seeds, method.run_ids, values, len(method.collapsed))
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Cells that are compared with each other, by rule. `absent`: a sentence for each rule that should be there and is not."""
+
+    name: str
+    cells: dict[str, StudyCell]
+    absent: list[str] = field(default_factory=list)
+
+    def label(self, rule: str) -> str:
+        return f"{self.name}: {label(rule)}"
+
+    def by_mean(self, metric: str) -> list[str]:
+        """Rules from the highest mean to the lowest."""
+        return sorted(self.cells, key=lambda rule: -self.cells[rule].values[metric].mean())
+
+
+def families(cells: dict[str, StudyCell], chosen: dict[str, dict]) -> list[Family]:
+    """`chosen`: of each tuned rule the settings that won, empty while its tuning is not complete."""
+    published = {cell.rule: cell for name, cell in cells.items() if name == cell.rule}
+    absent = [f"{label(rule)} has no finished runs" for rule in ordered(chosen) if rule not in published] if cells else []
+    return [Family(PUBLISHED, published, absent), tuned_family(cells, published, chosen)]
+
+
+def tuned_family(cells: dict[str, StudyCell], published: dict[str, StudyCell], chosen: dict[str, dict]) -> Family:
+    """Rules that were not tuned stand in both families."""
+    found, absent = {}, []
+    for rule in ordered({*published, *chosen}) if cells else []:
+        if rule not in chosen:
+            found[rule] = replace(published[rule], note="nothing to tune: the published runs")
+        elif cell := tuned_cell(cells, rule, chosen[rule]):
+            found[rule] = cell
+        else:
+            absent.append(f"{label(rule)} has no finished runs at its tuned setting")
+    return Family(TUNED, found, absent)
+
+
+def tuned_cell(cells: dict[str, StudyCell], rule: str, settings: dict) -> StudyCell | None:
+    """The cell of the settings that won, by settings; the cell named so while tuning is not complete."""
+    named = cells.get(f"{rule}{SUFFIX}")
+    same = [cell for cell in cells.values() if settings and cell.settings == settings]
+    if named and (not settings or named in same):
+        return named
+    if named:
+        return replace(named, note="NOT the setting that tuning chose")
+    return replace(same[0], note="tuning chose the published setting: the published runs") if same else None

@@ -1,0 +1,74 @@
+"""Every published table and figure of the study from its packs: the same packs give the same bytes.
+
+python -m analysis --study docs/study --out results/study
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from analysis.load import load
+from analysis.options import add_formats, folder
+from analysis.output import Output
+from analysis.packs import PACKS, unpack
+from analysis.publish import publish
+from analysis.results import Results, analyse
+from analysis.runs import Run, differing, listing
+from analysis.study.cells import families, study_cells
+from analysis.study.figures import fig_study_curves, fig_study_dots
+from analysis.study.fresh import table_fresh, table_fresh_pairs
+from analysis.study.protocol import ABLATIONS, FRESH, STUDY, TUNING
+from analysis.study.tables import table_study, table_study_collapse, table_study_pairs, table_tuned
+from analysis.study.tuning import table_tuning, tuning_rows
+from analysis.study.verdict import study_verdict
+
+
+def main(argv: list[str]) -> None:
+    options = parse(argv)
+    with tempfile.TemporaryDirectory() as runs_dir:
+        list(unpack(options.packs, Path(runs_dir)))
+        experiments = {path.name: analyse(load([path])) for path in sorted(Path(runs_dir).iterdir())}
+        for name, results in experiments.items():
+            output = Output(options.out / name, options.formats)
+            publish(results, output)
+            print(output.summary(), end="")
+    output = Output(options.out, options.formats)
+    print(study(experiments, output), output.summary(), sep="\n", end="")
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m analysis --study", description=__doc__.splitlines()[0])
+    parser.add_argument("packs", nargs="?", type=folder, default=PACKS, metavar="PACKS", help=f"(default: {PACKS})")
+    parser.add_argument("--out", type=Path, required=True, help="where to write; each experiment gets a folder there")
+    add_formats(parser)
+    return parser.parse_args(argv)
+
+
+def study(experiments: dict[str, Results], output: Output) -> str:
+    """The study's own tables, figures and verdict. Returns the verdict."""
+    rows, cells = tuning_rows(experiments.get(TUNING)), study_cells(experiments.get(STUDY))
+    found = families(cells, {row.rule: row.chosen_settings for row in rows})
+    fresh, warning = study_cells(experiments.get(FRESH)), mixed(experiments)
+    tables = [
+        table_tuning(rows), table_study(found), table_study_pairs(found), table_study_collapse(found), table_tuned(found),
+        table_fresh(found, fresh), table_fresh_pairs(found, fresh),
+    ]  # fmt: skip
+    for table in tables:
+        output.table(replace(table, warning=warning))
+    output.figure("fig_study_dots", fig_study_dots(found), warning)
+    output.figure("fig_study_curves", fig_study_curves(experiments.get(STUDY), found), warning)
+    text = study_verdict(found, rows, fresh, warning)
+    output.page("study_verdict.md", text)
+    output.index(warning)
+    return text
+
+
+def mixed(experiments: dict[str, Results]) -> str:
+    """Study, ablations and fresh seeds share one fingerprint; else what differs."""
+    runs: list[Run] = [run for name in (STUDY, ABLATIONS, FRESH) if name in experiments for run in experiments[name].sweep.runs]
+    if len({run.fingerprint for run in runs}) < 2:
+        return ""
+    return f"MIXED SETTINGS between {STUDY}, {ABLATIONS} and {FRESH}: {listing(differing([run.shared_settings for run in runs]))}"

@@ -1,0 +1,139 @@
+"""Differences between cells: of all pairs of a family, of tuned and published settings, of shares of collapsed runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from analysis.distributions import t_quantile
+from analysis.exact import fisher_exact
+from analysis.pairs import fewest, pairing
+from analysis.stats import ALPHA, Interval, holm
+from analysis.study.cells import Family, StudyCell, of_samples
+from analysis.study.protocol import METRICS
+
+POWER = 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """one − other in one metric, by Welch over seeds. `among`: pairs whose intervals hold together, by Bonferroni."""
+
+    family: Family
+    metric: str
+    one: str
+    other: str
+    gap: Interval
+    among: int
+
+    @property
+    def half_width(self) -> float:
+        return self.gap.half_width_at(ALPHA / self.among)
+
+    @property
+    def low(self) -> float:
+        return self.gap.estimate - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.gap.estimate + self.half_width
+
+    @property
+    def verdict(self) -> str:
+        return "higher" if self.low > 0 else "lower" if self.high < 0 else "cannot be told apart"
+
+    @property
+    def told_apart(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    @property
+    def cells(self) -> tuple[StudyCell, StudyCell]:
+        return self.family.cells[self.one], self.family.cells[self.other]
+
+    @property
+    def run_ids(self) -> list[str]:
+        one, other = self.cells
+        return one.run_ids + other.run_ids
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """For each cell, to find a true difference of the observed size four times in five, at this family's level."""
+        return seeds_needed(*(cell.values[self.metric] for cell in self.cells), ALPHA / self.among)
+
+
+def pairs(family: Family, metric: str) -> list[Pair]:
+    """All pairs in the order of the family's cells."""
+    found = list(combinations(family.cells, 2))
+    values = {rule: cell.values[metric] for rule, cell in family.cells.items()}
+    return [Pair(family, metric, a, b, of_samples(values[a], values[b]), len(found)) for a, b in found]
+
+
+def seeds_needed(one: np.ndarray, other: np.ndarray, alpha: float, most: int = 10_000) -> int | None:
+    """Fewest n with |difference| ≥ (t_{1−α/2} + t_{0.8}) · sqrt((s₁² + s₂²) / n) at Welch's degrees of freedom."""
+    gap = abs(float(one.mean() - other.mean()))
+    if min(len(one), len(other)) < 2 or gap == 0:
+        return None
+    a, b = float(one.var(ddof=1)), float(other.var(ddof=1))
+    if a + b == 0:
+        return 2
+
+    def enough(n: int) -> bool:
+        df = (n - 1) * (a + b) ** 2 / (a**2 + b**2)
+        return gap >= (t_quantile(1 - alpha / 2, df) + t_quantile(POWER, df)) * ((a + b) / n) ** 0.5
+
+    return fewest(enough, most)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """Tuned − published of one rule in one metric, paired by seed; None where fewer than three seeds are common."""
+
+    rule: str
+    metric: str
+    gap: Interval | None
+    p_holm: float  # over the rules
+
+
+def tuned_gaps(published: Family, tuned: Family, metric: str) -> dict[str, Tuned]:
+    """Of the rules whose tuned setting is another than the published one."""
+    changed = [rule for rule in published.cells if rule in tuned.cells and not same_runs(published, tuned, rule)]
+    gaps = {rule: paired(tuned.cells[rule], published.cells[rule], metric) for rule in changed}
+    adjusted = holm([gap.p_value if gap else 1.0 for gap in gaps.values()])
+    return {rule: Tuned(rule, metric, gap, p) for (rule, gap), p in zip(gaps.items(), adjusted, strict=True)}
+
+
+def same_runs(one: Family, other: Family, rule: str) -> bool:
+    return one.cells[rule].run_ids == other.cells[rule].run_ids
+
+
+def paired(one: StudyCell, other: StudyCell, metric: str) -> Interval | None:
+    """By the seeds that both have."""
+    common = [seed for seed in one.seeds if seed in other.seeds]
+    order = pairing(common, common)
+    if order is None:
+        return None
+    values = [np.array([cell.values[metric][cell.seeds.index(seed)] for seed in common]) for cell in (one, other)]
+    return of_samples(values[0] - values[1])
+
+
+@dataclass(frozen=True, eq=False)
+class CollapsePair:
+    family: Family
+    one: str
+    other: str
+    p: float
+    p_holm: float
+
+
+def collapse_pairs(family: Family) -> list[CollapsePair]:
+    """All pairs by Fisher's exact test, corrected over the family."""
+    found = list(combinations(family.cells, 2))
+    counts = {rule: (cell.num_collapsed, len(cell)) for rule, cell in family.cells.items()}
+    p_values = [fisher_exact(*counts[a], *counts[b]) for a, b in found]
+    return [CollapsePair(family, a, b, p, q) for (a, b), p, q in zip(found, p_values, holm(p_values), strict=True)]
+
+
+def all_pairs(found: list[Family]) -> list[Pair]:
+    return [pair for family in found for metric in METRICS for pair in pairs(family, metric)]

@@ -1,0 +1,140 @@
+"""study_verdict.md: the study's answer in words, made from the same numbers as its tables."""
+
+from __future__ import annotations
+
+from analysis.exact import clopper_pearson
+from analysis.stats import ALPHA
+from analysis.study.cells import Family, StudyCell
+from analysis.study.contrasts import Pair, collapse_pairs, pairs, same_runs, tuned_gaps
+from analysis.study.fresh import NO_FRESH, hits, predictions, signs
+from analysis.study.protocol import COMMAND, METRICS, TUNING
+from analysis.study.tables import NO_RUNS
+from analysis.study.tuning import Row
+from analysis.style import label
+from analysis.tables.cells import plus_minus, signed
+from analysis.tables.record import red
+from analysis.verdict import count, join
+
+FIRST = next(iter(METRICS))  # the metric that is looked at first
+
+
+def study_verdict(families: list[Family], rows: list[Row], fresh: dict[str, StudyCell], warning: str) -> str:
+    published, tuned = families
+    parts = ["# The study's verdict", *([red(warning)] if warning else [])]
+    if not published.cells and not tuned.cells:
+        parts += [NO_RUNS]
+    else:
+        parts += [answer(published, families, fresh)]
+        parts += [part for family in families for metric in METRICS for part in told_apart(family, metric)]
+        parts += ["## Collapses", *(collapses(family) for family in families if family.cells)]
+        parts += ["## Tuned against published", *(tuned_text(published, tuned, metric) for metric in METRICS)]
+        parts += ["## Fresh seeds", fresh_text(families, fresh)]
+    return "\n\n".join([*parts, "## Tuning", tuning_text(rows)]) + "\n"
+
+
+def answer(published: Family, families: list[Family], fresh: dict[str, StudyCell]) -> str:
+    """By the protocol's “What would count as what”."""
+    found = [one for one in signs(families, fresh) if one.pair.family is published and one.pair.metric == FIRST]
+    text = METRICS[FIRST][0]
+    if not found:
+        return f"**It does not tell rules apart**: no pair of published cells differs in {text}."
+    known = [one for one in found if one.fresh is not None]
+    differ = f"{count(len(found), 'pair')} of published cells {'differs' if len(found) == 1 else 'differ'} in {text}"
+    if not known:
+        return f"**Not decided yet**: {differ}; the fresh seeds are missing."
+    kept = sum(one.kept for one in known)
+    verdict = "It tells rules apart" if kept == len(known) else "The fresh seeds contradict in part" if kept else "It does not"
+    return f"**{verdict}**: {differ}, and {kept} of {len(known)} keep their sign on fresh seeds."
+
+
+def told_apart(family: Family, metric: str) -> list[str]:
+    """A heading, the count, and a line for each cell: what it is higher than, and what it cannot be told apart from."""
+    if not family.cells:
+        return [f"## {family.name.capitalize()} settings, {METRICS[metric][0]}", "No finished runs."]
+    found = pairs(family, metric)
+    apart = sum(pair.told_apart for pair in found)
+    head = f"{len(family.cells)} cells, {count(len(found), 'pair')}: {apart} told apart, {len(found) - apart} not."
+    absent = f" Missing: {'; '.join(family.absent)}." if family.absent else ""
+    bracket = (
+        " In brackets: the difference in points with the interval that holds at 95 % for all pairs together, and how many seeds "
+        "a true difference of that size would need."
+    )
+    order = family.by_mean(metric)
+    lines = [f"- {line(family, metric, rule, order[i + 1 :], found)}" for i, rule in enumerate(order)]
+    return [f"## {family.name.capitalize()} settings, {METRICS[metric][0]}", head + absent + bracket, "\n".join(lines)]
+
+
+def line(family: Family, metric: str, rule: str, below: list[str], found: list[Pair]) -> str:
+    """Each pair stands once, at its higher cell."""
+    mean = f"**{label(rule)}** {plus_minus(family.cells[rule].mean(metric))}"
+    by_other = {other: pair for pair in found for other in below if {pair.one, pair.other} == {rule, other}}
+    higher = [gap(pair, other) for other, pair in by_other.items() if pair.told_apart]
+    open_ = [gap(pair, other) for other, pair in by_other.items() if not pair.told_apart]
+    parts = [f"higher than {join(higher)}"] if higher else []
+    parts += [f"cannot be told apart from {join(open_)}"] if open_ else []
+    return mean + (f": {'; '.join(parts)}." if parts else ".")
+
+
+def gap(pair: Pair, other: str) -> str:
+    """Such as: GRPO (+0.6, from −1.9 to +3.1; 80 seeds)."""
+    if not pair.gap.df:
+        return f"{label(other)} ({signed(abs(pair.gap.estimate))}, no interval)"
+    low, high = (pair.low, pair.high) if pair.one != other else (-pair.high, -pair.low)
+    needed = None if pair.told_apart else pair.seeds_needed
+    seeds = f"; {needed:,} seeds" if needed else ""
+    return f"{label(other)} ({signed(abs(pair.gap.estimate))}, from {signed(low)} to {signed(high)}{seeds})"
+
+
+def collapses(family: Family) -> str:
+    hit = [collapse_share(rule, cell) for rule, cell in family.cells.items() if cell.num_collapsed]
+    found = collapse_pairs(family)
+    shares = f"{join(hit)}; none of the others." if hit else "no run collapsed."
+    apart = [f"{label(c.one)} and {label(c.other)} (p = {c.p_holm:.2g})" for c in found if c.p_holm < ALPHA]
+    if not apart and found:
+        p, p_holm = min(c.p for c in found), min(c.p_holm for c in found)
+        return f"{family.name.capitalize()}: {shares} No two shares can be told apart (smallest p: {p:.2g}, Holm's {p_holm:.2g})."
+    return f"{family.name.capitalize()}: {shares}" + (f" Shares differ between {join(apart)}." if apart else "")
+
+
+def collapse_share(rule: str, cell: StudyCell) -> str:
+    low, high = clopper_pearson(cell.num_collapsed, len(cell))
+    return f"{label(rule)} {cell.num_collapsed}/{len(cell)} ({100 * low:.0f} to {100 * high:.0f} %)"
+
+
+def tuned_text(published: Family, tuned: Family, metric: str) -> str:
+    """What tuning changed, rule by rule."""
+    gaps = tuned_gaps(published, tuned, metric)
+    texts = [
+        f"{label(rule)} {signed(one.gap.estimate)} (from {signed(one.gap.low)} to {signed(one.gap.high)}, p = {one.p_holm:.2g})"
+        for rule, one in gaps.items()
+        if one.gap
+    ]
+    same = [label(rule) for rule in tuned.cells if rule in published.cells and same_runs(published, tuned, rule)]
+    kept = f" The same setting in both: {join(same)}." if same else ""
+    return f"{METRICS[metric][0].capitalize()}, paired by seed: {join(texts) if texts else 'no rule to compare'}.{kept}"
+
+
+def fresh_text(families: list[Family], fresh: dict[str, StudyCell]) -> str:
+    if not fresh:
+        return NO_FRESH
+    made = predictions(families, fresh)
+    each = [f"{METRICS[metric][0]} {hits(list(of.values())).text}" for metric, of in made.items()]
+    both = hits([one for of in made.values() for one in of.values()])
+    found = [one for one in signs(families, fresh) if one.fresh is not None]
+    kept = sum(one.kept for one in found)
+    return (
+        f"Means of fresh seeds inside the study's 95 % prediction intervals: {both.text} ({'; '.join(each)}; two-sided, exact "
+        f"binomial). Of {count(len(found), 'pair')} told apart in the study, {kept} keep their sign."
+    )
+
+
+def tuning_text(rows: list[Row]) -> str:
+    if not any(row.cells for row in rows):
+        return f"missing: no tuning runs. Made by: {COMMAND.format(TUNING)}"
+    kept = [label(row.rule) for row in rows if row.winner == row.presets[0]]
+    moved = [f"{label(row.rule)} ({row.winner})" for row in rows if row.winner not in (None, row.presets[0])]
+    open_ = [label(row.rule) for row in rows if row.winner is None]
+    parts = [f"Tuning left the published setting of {join(kept)}."] if kept else []
+    parts += [f"It chose another setting for {join(moved)}."] if moved else []
+    parts += [f"Not complete: {join(open_)}."] if open_ else []
+    return " ".join(parts)
