@@ -101,16 +101,16 @@ def window_width(group: GroupScores) -> int:
 
 
 def metric_series(
-    results: Results, group: GroupScores, names: list[str], looks: dict, key: str, scale: float = 1.0
+    results: Results, group: GroupScores, names: list[str], looks: dict, key: str, scale: float = 1.0, width: int | None = None
 ) -> list[Series]:
-    """Curves of one metric; a mean ends where the first of its runs ends."""
+    """Curves of one metric; a mean ends where the first of its runs ends. `width` of the windows: by the length of the runs."""
     curve = lambda run: tuple(np.asarray(a) for a in results.sweep.metric(run, key))
-    return curves_of(group, names, looks, lambda run: (lambda at, values: (at, scale * values))(*curve(run)))
+    return curves_of(group, names, looks, lambda run: (lambda at, values: (at, scale * values))(*curve(run)), width)
 
 
-def curves_of(group: GroupScores, names: list[str], looks: dict, curve) -> list[Series]:
+def curves_of(group: GroupScores, names: list[str], looks: dict, curve, width: int | None = None) -> list[Series]:
     """Series from a function run -> (steps, values), averaged over windows of steps."""
-    width, out = window_width(group), []
+    width, out = width or window_width(group), []
     for name in names:
         method = group.methods[name]
         runs = [(run, *windowed(*curve(run), width)) for run in method.runs + method.others]

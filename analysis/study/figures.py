@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from analysis.figures.curves import metric_series
-from analysis.figures.paper import BAND_NOTE, step_label
+from analysis.figures.paper import BAND_NOTE
 from analysis.figures.record import Dots, DotSeries, Missing, Panel, Plot
 from analysis.results import Results
 from analysis.study.cells import Family, only_group
-from analysis.study.protocol import COMMAND, METRIC_NOTE, METRICS, STUDY
+from analysis.study.protocol import COMMAND, LATE_STEPS, METRIC_NOTE, METRICS, STUDY
 from analysis.style import label, looks, ordered
 
 COLOURS = ("#777777", "#0072B2")
@@ -56,6 +56,6 @@ def reward_panel(results: Results, family: Family) -> Panel:
     by_rule = looks(family.cells)
     look = {preset: by_rule[rule] for preset, rule in presets.items()}
     texts = {label(preset): label(rule) for preset, rule in presets.items()}
-    curves = metric_series(results, group, list(presets), look, "reward/mean", scale=100)
+    curves = metric_series(results, group, list(presets), look, "reward/mean", scale=100, width=LATE_STEPS)
     curves = [replace(curve, label=texts[curve.label]) for curve in curves]
-    return Panel(family.name, step_label(group), "training reward (points)", curves)
+    return Panel(family.name, f"step (means of {LATE_STEPS})", "training reward (points)", curves)

@@ -37,13 +37,13 @@ def answer(published: Family, families: list[Family], fresh: dict[str, StudyCell
     found = [one for one in signs(families, fresh) if one.pair.family is published and one.pair.metric == FIRST]
     text = METRICS[FIRST][0]
     if not found:
-        return f"**It does not tell rules apart**: no pair of published cells differs in {text}."
+        return f"**The harness does not tell rules apart**: no pair of published cells differs in {text}."
     known = [one for one in found if one.fresh is not None]
     differ = f"{count(len(found), 'pair')} of published cells {'differs' if len(found) == 1 else 'differ'} in {text}"
     if not known:
         return f"**Not decided yet**: {differ}; the fresh seeds are missing."
     kept = sum(one.kept for one in known)
-    verdict = "It tells rules apart" if kept == len(known) else "The fresh seeds contradict in part" if kept else "It does not"
+    verdict = "The harness tells rules apart" if kept == len(known) else "The fresh seeds contradict in part" if kept else "The harness does not tell rules apart"
     return f"**{verdict}**: {differ}, and {kept} of {len(known)} keep their sign on fresh seeds."
 
 

@@ -180,7 +180,7 @@ def test_each_experiment_gets_its_tables_and_the_study_its_own(out):
 
 def test_verdict_in_words(out):
     words = text(out, "study_verdict.md")
-    assert "**It tells rules apart**: 1 pair of published cells differs in late reward, and 1 of 1 keep their sign" in words
+    assert "**The harness tells rules apart**: 1 pair of published cells differs in late reward, and 1 of 1 keep their sign" in words
     assert "- **PPO** 72.0 ± 5.0: higher than GRPO (+20.0, from +13.5 to +26.5); cannot be told apart from PG (+32.0" in words
     assert "PG 3/3 (29 to 100 %); none of the others. No two shares can be told apart (smallest p: 0.1, Holm's 0.3)." in words
     assert "GRPO +11.0 (from +8.5 to +13.5" in words and "The same setting in both: PPO and PG." in words
