@@ -43,8 +43,11 @@ def answer(published: Family, families: list[Family], fresh: dict[str, StudyCell
     if not known:
         return f"**Not decided yet**: {differ}; the fresh seeds are missing."
     kept = sum(one.kept for one in known)
-    verdict = "The harness tells rules apart" if kept == len(known) else "The fresh seeds contradict in part" if kept else "The harness does not tell rules apart"
-    return f"**{verdict}**: {differ}, and {kept} of {len(known)} keep their sign on fresh seeds."
+    signs_kept = f"{kept} of {len(known)} keep their sign on fresh seeds"
+    if kept == len(known):
+        return f"**The harness tells rules apart**: {differ}, and {signs_kept}."
+    verdict = "The fresh seeds contradict in part" if kept else "The harness does not tell rules apart"
+    return f"**{verdict}**: {differ}, but {signs_kept}."
 
 
 def told_apart(family: Family, metric: str) -> list[str]:

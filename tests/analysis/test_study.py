@@ -1,6 +1,7 @@
 """The study's tables on a made-up study whose every number is known, through packs and back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from analysis.study.contrasts import collapse_pairs, pairs, seeds_needed, tuned_
 from analysis.study.fresh import hits, predict, predictions, signs
 from analysis.study.protocol import grid, rows
 from analysis.study.tuning import first_near_best, tuning_rows
+from analysis.study.verdict import answer
 
 # Rewards of each preset by seed. Its delta is its setting; PPO's tuning keeps 0.2, GRPO's moves to 0.1.
 TUNING = {
@@ -155,6 +157,18 @@ def test_signs_of_what_the_study_tells_apart(parts):
     assert all(one.fresh is None for key, one in of.items() if "pg" in key)
 
 
+def test_answer_by_what_the_protocol_counts(parts):
+    _, found, fresh = parts
+    swapped = fresh | {"ppo": fresh["grpo"], "grpo": fresh["ppo"]}
+    assert answer(found[0], found, fresh).startswith("**The harness tells rules apart**: 1 pair of published cells differs")
+    assert answer(found[0], found, swapped).startswith("**The harness does not tell rules apart**: 1 pair")
+    assert answer(found[0], found, {}).startswith("**Not decided yet**: 1 pair")
+    alone = [replace(family, cells={"ppo": family.cells["ppo"]}) for family in found]
+    assert answer(alone[0], alone, fresh) == (
+        "**The harness does not tell rules apart**: no pair of published cells differs in late reward."
+    )
+
+
 @pytest.fixture(scope="module")
 def out(packs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out")
@@ -180,7 +194,7 @@ def test_each_experiment_gets_its_tables_and_the_study_its_own(out):
 
 def test_verdict_in_words(out):
     words = text(out, "study_verdict.md")
-    assert "**The harness tells rules apart**: 1 pair of published cells differs in late reward, and 1 of 1 keep their sign" in words
+    assert "**The harness tells rules apart**: 1 pair of published cells differs in late reward, and 1 of 1 keep" in words
     assert "- **PPO** 72.0 ± 5.0: higher than GRPO (+20.0, from +13.5 to +26.5); cannot be told apart from PG (+32.0" in words
     assert "PG 3/3 (29 to 100 %); none of the others. No two shares can be told apart (smallest p: 0.1, Holm's 0.3)." in words
     assert "GRPO +11.0 (from +8.5 to +13.5" in words and "The same setting in both: PPO and PG." in words
