@@ -36,19 +36,22 @@ VARIED = Workload("varied", 256, END, 4096)
 FIXED = Workload("fixed", 64, NEVER, 4096)
 
 
-def save_model(folder: Path, workload: Workload) -> Path:
+def save_model(folder: Path, workload: Workload, num_layers: int = 3) -> Path:
     """A Hugging Face folder with model and tokenizer."""
-    model = make_model(workload)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    model = make_model(workload, num_layers)
     model.save_pretrained(folder)
     make_tokenizer(workload).save_pretrained(folder)
     return folder
 
 
-def make_model(workload: Workload) -> nn.Module:
+def make_model(workload: Workload, num_layers: int = 3) -> nn.Module:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
-        vocab_size=64, hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=64, hidden_size=128, intermediate_size=384, num_hidden_layers=num_layers, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, tie_word_embeddings=True, max_position_embeddings=512,
         pad_token_id=PAD, eos_token_id=workload.end_id, bos_token_id=None,
     )  # fmt: skip

@@ -1,0 +1,49 @@
+"""The default sweep as a user gives it, whole processes from start to end: `python -m benchmarks sweep`. Seconds, not ratios.
+
+Quick: one seed of each rule for 4 steps.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.ratio import Ratio
+from harness.store import find_runs
+
+LAYOUTS = {"2x1": ("cluster.processes=2", "cluster.threads=1"), "1x2": ("cluster.processes=1", "cluster.threads=2")}
+RULES = "method=cppo,dppo,grpo"
+
+
+def run(quick: bool) -> list[Ratio]:
+    size = (RULES, "seed=1", "train.steps=4") if quick else (RULES, "seed=1,2,3")
+    with tempfile.TemporaryDirectory() as name:
+        folders = {layout: Path(name) / layout for layout in LAYOUTS}
+        seconds = {layout: sweep(folders[layout], *size, *changes) for layout, changes in LAYOUTS.items()}
+        again = sweep(folders["2x1"], *size, *LAYOUTS["2x1"])
+        start = start_seconds(Path(name) / "start")
+    first = seconds["2x1"]
+    what = "3 runs of 4 steps" if quick else "9 runs"
+    return [
+        Ratio("sweep_seconds", f"{what}, two processes of one thread, s", [first], None if quick else 120, at_most=True),
+        Ratio("sweep_layout", "one process of two threads over that", [seconds["1x2"] / first], 1.0),
+        Ratio("sweep_again_seconds", "the finished sweep given again, s", [again], 5, at_most=True),
+        Ratio("start_seconds", "a run from the command to its first step, s", [start], 4, at_most=True),
+    ]
+
+
+def sweep(folder: Path, *words: str) -> float:
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "harness", "-m", f"runs_dir={folder}", "harness.display=none", *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def start_seconds(folder: Path) -> float:
+    """A run of one step without evaluation, less the step itself."""
+    taken = sweep(folder, "method=grpo", "seed=1", "train.steps=1", "eval.benchmarks=[]")
+    (only,) = find_runs(folder)
+    return taken - only.rows("metrics")[-1]["time/step"]
