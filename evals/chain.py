@@ -11,7 +11,7 @@ answer. Guessing scores 1 %. With n operations there are 100·216ⁿ problems, 2
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import repeat
@@ -95,9 +95,10 @@ def training_problems(rng: random.Random, operations: range = TRAIN_OPERATIONS) 
     return outside_levels(sample_problem(rng, *rng.choices(operations)) for _ in repeat(None))
 
 
-def train_problem(seed: int, index: int) -> Problem:
-    """Problem `index` of the training stream `seed`: 4 to 8 operations, computed without the ones before it."""
-    problem = next(training_problems(random.Random(f"chain train {seed} {index}")))
+def train_problem(seed: int, index: int, operations: Sequence[int] | None = None) -> Problem:
+    """Problem `index` of the training stream `seed`, computed without the ones before it. `operations`: fewest and most."""
+    allowed = range(operations[0], operations[1] + 1) if operations else TRAIN_OPERATIONS
+    problem = next(training_problems(random.Random(f"chain train {seed} {index}"), allowed))
     return replace(problem, id=f"chain-train-{seed}-{index}")
 
 

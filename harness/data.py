@@ -35,7 +35,7 @@ def step_problems(config: DataConfig, seed: int, step: int, num_prompts: int) ->
     """The num_prompts problems of step 1, 2, …: file order is shuffled anew in each epoch by (seed, epoch)."""
     indices = range((step - 1) * num_prompts, step * num_prompts)
     if config.kind == "chain":
-        return [chain.train_problem(seed, index) for index in indices]
+        return [chain.train_problem(seed, index, config.operations) for index in indices]
     problems = load_problems(config.path, config.allow_duplicates)
     return [problems[_epoch_order(len(problems), seed, index // len(problems))[index % len(problems)]] for index in indices]
 

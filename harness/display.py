@@ -261,10 +261,16 @@ def describe(plans: list[RunPlan]) -> str:
         for key in varying:
             values = list(dict.fromkeys(str(flatten(one).get(key, "–")) for one in settings))
             lines.append(f"  {key}: {', '.join(values)}")
-    groups = {plan.settings_fingerprint for plan in plans}
-    matched = (
-        "matched: nothing but method and seed differs"
-        if len(groups) == 1
-        else f"NOT matched: {len(groups)} settings fingerprints"
-    )
-    return "\n".join([*lines, "", f"{matched} ({', '.join(sorted(groups))})"])
+    return "\n".join([*lines, "", matched(plans)])
+
+
+def matched(plans: list[RunPlan]) -> str:
+    """Whether nothing but method and seed differs, at each stress point for itself."""
+    points: dict[str, set[str]] = {}
+    for plan in plans:
+        points.setdefault(plan.stress, set()).add(plan.settings_fingerprint)
+    prints = sorted({one for found in points.values() for one in found})
+    if any(len(found) > 1 for found in points.values()):
+        return f"NOT matched: {len(prints)} settings fingerprints ({', '.join(prints)})"
+    where = f", at each of {len(points)} stress points" if len(points) > 1 else ""
+    return f"matched: nothing but method and seed differs{where} ({', '.join(prints)})"

@@ -44,6 +44,7 @@ Groups (choose with group=name)
   eval        held-out benchmarks: chain, aime
   cluster     where runs execute: local, debug, slurm
   tracker     a mirror of the metrics
+  stress      one setting away from the default: a point of the stress map
   experiment  a named sweep, for a table or figure
 
 $APP_CONFIG_GROUPS

@@ -22,6 +22,11 @@ def operational() -> Any:
     return field(default=MISSING, metadata={"operational": True})
 
 
+def newer() -> Any:
+    """A scientific key that came after runs had been made: not hashed while null, so that those runs keep their names."""
+    return field(default=MISSING, metadata={"newer": True})
+
+
 def require(condition: bool, key: str, value: object, remedy: str) -> None:
     if not condition:
         raise ValueError(f"{key}={value!r}: {remedy}")
@@ -118,11 +123,14 @@ class DataConfig:
     grader: str = MISSING  # evals.graders.GRADERS
     allow_duplicates: bool = MISSING
     allow_overlap: list[str] = MISSING  # benchmarks that the training data may contain
+    operations: list[int] | None = newer()  # chain: fewest and most of a training problem; null: evals.chain.TRAIN_OPERATIONS
 
     def __post_init__(self):
         one_of("data.kind", self.kind, ("chain", "problems", "none"))
         needs_path = self.kind == "problems" and not self.path
         require(not needs_path, "data.path", self.path, "data=jsonl needs data.path=FILE (JSON Lines or Parquet)")
+        ascending = self.operations is None or (len(self.operations) == 2 and 1 <= self.operations[0] <= self.operations[1])
+        require(ascending, "data.operations", self.operations, "fewest and most, such as [4,8], or null")
 
 
 @dataclass
@@ -147,7 +155,7 @@ class RolloutConfig:
     max_response_length: int = MISSING
     temperature: float = MISSING
     top_p: float = MISSING
-    precision: str = MISSING  # float32 | bfloat16
+    precision: str = MISSING  # float32 | float16 | bfloat16
     max_rows: int = MISSING  # responses decoded side by side
     canary_rows: int = MISSING  # fresh responses scored by engine and learner at equal weights, each step
     vllm: VllmConfig | None = operational()  # of engine=vllm, else null
@@ -156,7 +164,7 @@ class RolloutConfig:
         positive("rollout", self, "top_k", "max_prompt_length", "max_response_length", "max_rows", "canary_rows")
         not_negative("rollout", self, "lag")
         one_of("rollout.engine", self.engine, ("transformers", "vllm"))
-        one_of("rollout.precision", self.precision, ("float32", "bfloat16"))
+        one_of("rollout.precision", self.precision, ("float32", "float16", "bfloat16"))
         settled = (self.engine == "vllm") == (self.vllm is not None)
         require(settled, "rollout.engine", self.engine, "choose an engine with rollout=transformers or rollout=vllm")
         limit = self.vllm.max_logprobs if self.vllm else self.top_k
@@ -181,7 +189,7 @@ class MismatchConfig:
     kl: float = operational()  # nat per token, k3
     canary_tokens: int = operational()  # longest canary response after a push
     canary_float32: float = operational()  # nat, mean |log-prob error| of the canary that stops a run; both sides in float32
-    canary_bfloat16: float = operational()  # where either side is in bfloat16
+    canary_bfloat16: float = operational()  # where either side has 16 bits
 
     def __post_init__(self):
         one_of("mismatch.action", self.action, ("warn", "mark", "stop"))

@@ -33,6 +33,7 @@ class RunPlan:
     preset: str  # the choice of the group `method`, with overrides of its settings
     experiment: str
     model: str
+    stress: str = ""  # the choice of the group `stress`, if any
 
     @cached_property
     def rule(self) -> str:
@@ -76,7 +77,7 @@ class RunPlan:
 
     def record(self) -> dict:
         """What config.json holds."""
-        identity = {"preset": self.preset, "rule": self.rule, "experiment": self.experiment, "model": self.model}
+        identity = {key: getattr(self, key) for key in ("preset", "rule", "experiment", "model", "stress")}
         hashes = {"config_hash": self.config_hash, "settings_fingerprint": self.settings_fingerprint}
         return (
             identity
@@ -114,7 +115,8 @@ def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -
     check_ready(config)
     method_overrides = [o.removeprefix("method.") for o in overrides if o.startswith("method.")]
     preset = ",".join([choices["method"], *method_overrides])
-    plan = RunPlan(config, preset, choices["experiment"], model_name(config, choices))
+    stress = choices["stress"].removeprefix("none")
+    plan = RunPlan(config, preset, choices["experiment"], model_name(config, choices), stress)
     plan.check_folder()
     return plan
 
@@ -154,6 +156,8 @@ def scientific(config) -> dict:
         if f.metadata.get("operational"):
             continue
         value = getattr(config, f.name)
+        if value is None and f.metadata.get("newer"):
+            continue
         values[f.name] = scientific(value) if is_dataclass(value) else value
     return values
 

@@ -65,6 +65,11 @@ def test_training_uses_four_to_eight_operations_about_equally():
     assert {n: counts.count(n) > 150 for n in counts} == {n: True for n in (4, 5, 6, 7, 8)}  # 200 expected, sd 13
 
 
+def test_training_takes_other_numbers_of_operations():
+    assert {(len(chain.train_problem(0, i, [2, 3]).text) - 3) // 3 for i in range(50)} == {2, 3}
+    assert chain.train_problem(0, 5, [4, 8]) == chain.train_problem(0, 5)
+
+
 def test_problems_never_change():
     assert chain.train_problem(1, 0).text == "49*17-38+71+87+58-72*19-03:"
     assert [chain.level(n)[255].text for n in chain.LEVELS] == [

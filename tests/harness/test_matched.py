@@ -11,6 +11,8 @@ from methods import METHODS
 
 PRESETS = sorted(path.stem for path in Path("conf/method").resolve().glob("*.yaml")) or sorted(METHODS)
 
+STRESS = sorted(path.stem for path in Path("conf/stress").resolve().glob("*.yaml"))
+
 
 @pytest.fixture(scope="module")
 def plans():
@@ -25,12 +27,27 @@ def test_only_the_method_differs(plans):
     settings = [plan.settings for plan in plans.values()]
     assert {key.partition(".")[0] for key in different_keys(settings)} == {"method"}
     assert len({plan.settings_fingerprint for plan in plans.values()}) == 1
-    assert len({plan.config_hash for plan in plans.values()}) == len(plans)
+    own = {plan.config_hash for preset, plan in plans.items() if not preset.endswith("_tuned")}  # tuning may keep what it found
+    assert len(own) == sum(not preset.endswith("_tuned") for preset in plans)
 
 
 @pytest.mark.parametrize("change", ["train.lr=1e-4", "rollout.lag=0", "eval.n=2", "data.max_response_length=80"])
 def test_a_shared_setting_changes_the_fingerprint(change, plans):
     assert compose_plan(["method=cppo", change]).settings_fingerprint != plans["cppo"].settings_fingerprint
+
+
+@pytest.mark.parametrize("point", [point for point in STRESS if point != "none"])
+def test_a_stress_point_changes_one_setting_and_is_recorded(point, plans):
+    plan = compose_plan(["method=cppo", f"stress={point}"])
+    assert len(different_keys([plan.settings, plans["cppo"].settings])) == 1
+    assert plan.record()["stress"] == plan.stress == point and plans["cppo"].stress == ""
+
+
+def test_a_setting_newer_than_the_stored_runs_keeps_their_names(plans):
+    assert "operations" not in plans["cppo"].settings["data"]
+    assert compose_plan(["method=cppo", "data.operations=[2,3]"]).settings["data"]["operations"] == [2, 3]
+    with pytest.raises(ValueError, match="data.operations=.*fewest and most"):
+        compose_plan(["method=cppo", "data.operations=[3,2]"])
 
 
 @pytest.mark.parametrize(
