@@ -12,9 +12,8 @@ from harness.settings.config import Config
 
 LEARNING, SAMPLING = "learning", "sampling"
 MOMENTS = (LEARNING, SAMPLING)
-# bytes for each logit: of one log-prob chunk (logits, log-probs, gradient), and of one decoding step (logits, log-probs and
-# the float64 probabilities and sums that sampling inverts)
-CHUNK_BYTES, DECODE_BYTES = 12, 24
+# bytes for each logit of a decoding step: logits, log-probs and the float64 probabilities and sums that sampling inverts
+DECODE_BYTES = 24
 ID_BYTES = 8
 
 
@@ -55,9 +54,16 @@ def standing_parts(config: Config, shape: Shape) -> Iterator[Part]:
 def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
     yield from standing_parts(config, shape)
     yield Part("activations", activations(config, shape), (LEARNING,))
-    chunk = CHUNK_BYTES * min(config.train.logprob_chunk, config.train.token_budget) * shape.vocab_size
-    heads = 3 * 4 * shape.vocab_size * shape.hidden_size  # the head's gradient, a chunk's share of it, the embedding's gradient
-    yield Part("log-prob chunks", chunk + heads, (LEARNING,))
+    yield Part("log-prob chunks", logprob_chunk(config, shape), (LEARNING,))
+
+
+def logprob_chunk(config: Config, shape: Shape) -> int:
+    """Logits and a scratch, and the gradients of head and embedding; in bfloat16 also the product and its gradient, and a
+    chunk's share of the head's."""
+    exact = {config.train.precision, config.model.dtype} == {"float32"}
+    per_logit, num_heads = (4 + 4, 2) if exact else (4 + 4 + 2 + 2, 3)
+    rows = min(config.train.logprob_chunk, config.train.token_budget)
+    return shape.vocab_size * (per_logit * rows + num_heads * 4 * shape.hidden_size)
 
 
 def activations(config: Config, shape: Shape) -> int:
