@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.display import matched
 from harness.settings.compose import compose_plan, expand_model
 from harness.settings.identity import different_keys
 from methods import METHODS
@@ -48,6 +49,13 @@ def test_a_setting_newer_than_the_stored_runs_keeps_their_names(plans):
     assert compose_plan(["method=cppo", "data.operations=[2,3]"]).settings["data"]["operations"] == [2, 3]
     with pytest.raises(ValueError, match="data.operations=.*fewest and most"):
         compose_plan(["method=cppo", "data.operations=[3,2]"])
+
+
+def test_a_sweep_of_stress_points_is_matched_at_each_of_them():
+    default, point, override = (compose_plan(["method=cppo", *more]) for more in ([], ["stress=lag8"], ["rollout.lag=8"]))
+    assert matched([default, default]).startswith("matched: nothing but method and seed differs (")
+    assert matched([default, point]).startswith("matched: nothing but method and seed differs, at each of 2 stress points (")
+    assert matched([default, override]).startswith("NOT matched: 2 settings fingerprints (")
 
 
 @pytest.mark.parametrize(
