@@ -119,7 +119,8 @@ def draw_lines(ax, panel: Panel) -> None:
     banded = len(panel.series) <= MAX_BANDS
     for series in panel.series:
         for line in series.lines:
-            ax.plot(line.x, line.y, color=series.colour, lw=0.5, alpha=0.45, ls="-" if line.finished else ":")
+            look = {"color": series.colour, "lw": 0.5, "alpha": 0.45, "ls": "-" if line.finished else ":"}
+            ax.plot(line.x, line.y, **look | ({"marker": "o", "ms": 2.8, "mew": 0, "alpha": 0.7} if len(line.x) == 1 else {}))
         if len(series.x):
             if banded:
                 ax.fill_between(series.x, series.low, series.high, color=series.colour, alpha=0.1, lw=0)
@@ -128,6 +129,8 @@ def draw_lines(ax, panel: Panel) -> None:
     ax.set_ylabel(panel.ylabel)
     ax.set_yscale("log" if panel.log_y else "linear")
     ax.set_xscale("log" if panel.log_x else "linear")
+    if panel.ticks:
+        ax.set_xticks(range(len(panel.ticks)), panel.ticks)
     limit_to_lines(ax, panel)
     for series in panel.series:
         for line in series.lines:
@@ -206,14 +209,22 @@ def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:
     for i, texts in enumerate(panel.texts or []):
         for j, text in enumerate(texts):
             ax.text(j, i, text, ha="center", va="center", fontsize=6.5, color=ink(image, panel.values[i, j]))
-    box = ax.get_position()
-    inch = 1 / fig.get_size_inches()[0]
-    bar = fig.colorbar(image, cax=fig.add_axes((box.x1 + 0.06 * inch, box.y0, 0.08 * inch, box.height)))
-    bar.outline.set_linewidth(0.4)
+    add_colour_bar(fig, ax, panel, norm, colours)
+
+
+def add_colour_bar(fig: Figure, ax, panel: Matrix, norm, colours: str) -> None:
+    """An image of our own: a PDF keeps a canvas of the whole figure for each of matplotlib's bars, gigabytes with many panels."""
+    box, inch = ax.get_position(), 1 / fig.get_size_inches()[0]
+    bar = fig.add_axes((box.x1 + 0.06 * inch, box.y0, 0.08 * inch, box.height))
+    bar.imshow(np.linspace(0, 1, 256)[:, None], aspect="auto", cmap=colours, origin="lower")
+    bar.set(xticks=[], yticks=[])
+    scale = bar.twinx()  # an image on a log axis would be bent
+    scale.set(ylim=(norm.vmin, norm.vmax), yscale="log" if panel.log else "linear")
     if panel.log:
-        few_ticks(bar.ax.yaxis, low, high)
-    bar.ax.tick_params(labelsize=6, width=0.4, length=2)
-    bar.set_label(panel.unit, fontsize=6.5, labelpad=1)
+        few_ticks(scale.yaxis, norm.vmin, norm.vmax)
+    scale.spines[:].set(visible=True, linewidth=0.4)
+    scale.tick_params(labelsize=6, width=0.4, length=2)
+    scale.set_ylabel(panel.unit, fontsize=6.5, labelpad=1)
 
 
 def ink(image, value: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Line:
-    """One run. `collapse`: where its cross stands; `finished` False draws it dotted."""
+    """One run; a single point is a dot. `collapse`: where its cross stands; `finished` False draws it dotted."""
 
     run_id: str
     x: np.ndarray
@@ -45,6 +45,7 @@ class Panel:
     log_y: bool = False
     log_x: bool = False
     marks: list[tuple[float, str]] = field(default_factory=list)  # dotted vertical lines: (x, text)
+    ticks: list[str] = field(default_factory=list)  # names at x = 0, 1, 2, … instead of numbers
 
 
 @dataclass(frozen=True)
