@@ -37,9 +37,10 @@ class Results:
 
     @property
     def group_labels(self) -> list[str]:
-        """The model alone where that tells the groups apart."""
-        models = [group.group.model for group in self.groups]
-        return models if len(set(models)) == len(models) else [group.group.label for group in self.groups]
+        """The model or the stress point alone where that tells the groups apart."""
+        groups = [group.group for group in self.groups]
+        alone = [group.model for group in groups], [group.stress or "default" for group in groups]
+        return next((texts for texts in alone if len(set(texts)) == len(texts)), [group.label for group in groups])
 
     def group_label(self, group: GroupScores) -> str:
         return self.group_labels[self.groups.index(group)]

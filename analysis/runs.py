@@ -161,10 +161,13 @@ def differing(settings: list[dict]) -> dict[str, list]:
 
 
 def by_group(runs: list[Run]) -> dict[Group, list[Run]]:
+    """Groups as their experiment and model first appear, the default before its stress points."""
     groups: dict[Group, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
-    return groups
+    sweeps = list(dict.fromkeys((group.experiment, group.model) for group in groups))
+    place = lambda group: (sweeps.index((group.experiment, group.model)), group.stress)
+    return {group: groups[group] for group in sorted(groups, key=place)}
 
 
 def mixed_settings(runs: list[Run]) -> list[str]:
