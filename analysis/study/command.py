@@ -29,14 +29,19 @@ from analysis.study.verdict import study_verdict
 def main(argv: list[str]) -> None:
     options = parse(argv)
     with tempfile.TemporaryDirectory() as runs_dir:
-        list(unpack(options.packs, Path(runs_dir)))
-        experiments = {path.name: analyse(load([path])) for path in sorted(Path(runs_dir).iterdir())}
+        experiments = unpacked(options.packs, Path(runs_dir))
         for name, results in experiments.items():
             output = Output(options.out / name, options.formats)
             publish(results, output)
             print(output.summary(), end="")
     output = Output(options.out, options.formats)
     print(study(experiments, output), output.summary(), sep="\n", end="")
+
+
+def unpacked(packs: Path, runs_dir: Path) -> dict[str, Results]:
+    """By experiment."""
+    list(unpack(packs, runs_dir))
+    return {path.name: analyse(load([path])) for path in sorted(runs_dir.iterdir())}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
