@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from analysis.results import Results
-from analysis.runs import InputError, Run
+from analysis.runs import InputError
 from analysis.scores import GroupScores
 from analysis.stats import Interval, interval
 from analysis.study.protocol import METRICS
 from analysis.style import TUNED as SUFFIX
 from analysis.style import label, ordered
+from analysis.tables.record import ids
 
 PUBLISHED, TUNED = "published", "tuned"
 ONE_PROBLEM = np.zeros(1, dtype=int)
@@ -28,11 +29,15 @@ class StudyCell:
     seeds: list[int]
     run_ids: list[str]
     values: dict[str, np.ndarray]
-    num_collapsed: int
+    collapsed: list[str]  # run ids
     note: str = ""
 
     def __len__(self) -> int:
         return len(self.seeds)
+
+    @property
+    def num_collapsed(self) -> int:
+        return len(self.collapsed)
 
     def mean(self, metric: str, without: int | None = None) -> Interval | None:
         """Mean over seeds with its interval; None without runs."""
@@ -63,8 +68,8 @@ def study_cells(results: Results | None) -> dict[str, StudyCell]:
 def study_cell(results: Results, group: GroupScores, name: str) -> StudyCell:
     method = group.methods[name]
     values = {metric: of(results, group, method) for metric, (_, of) in METRICS.items()}
-    first: Run = method.runs[0]
-    return StudyCell(name, first.rule, first.method_settings, method.seeds, method.run_ids, values, len(method.collapsed))
+    first, collapsed = method.runs[0], ids(method.collapsed)
+    return StudyCell(name, first.rule, first.method_settings, method.seeds, method.run_ids, values, collapsed)
 
 
 @dataclass(frozen=True, eq=False)

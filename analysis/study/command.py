@@ -18,9 +18,10 @@ from analysis.publish import publish
 from analysis.results import Results, analyse
 from analysis.runs import Run, differing, listing
 from analysis.study.cells import families, study_cells
-from analysis.study.figures import fig_study_curves, fig_study_dots
+from analysis.study.figures import fig_stress, fig_study_curves, fig_study_dots
 from analysis.study.fresh import table_fresh, table_fresh_pairs
-from analysis.study.protocol import ABLATIONS, FRESH, STUDY, TUNING
+from analysis.study.protocol import ABLATIONS, FRESH, STRESS, STUDY, TUNING
+from analysis.study.stress import stress_map, table_stress, unmatched
 from analysis.study.tables import table_study, table_study_collapse, table_study_pairs, table_tuned
 from analysis.study.tuning import table_tuning, tuning_rows
 from analysis.study.verdict import study_verdict
@@ -65,7 +66,10 @@ def study(experiments: dict[str, Results], output: Output) -> str:
         output.table(replace(table, warning=warning))
     output.figure("fig_study_dots", fig_study_dots(found), warning)
     output.figure("fig_study_curves", fig_study_curves(experiments.get(STUDY), found), warning)
-    text = study_verdict(found, rows, fresh, warning)
+    stress, mixed_stress = stress_map(experiments.get(STRESS)), unmatched(experiments.get(STRESS))
+    output.table(replace(table_stress(stress), warning=mixed_stress))
+    output.figure("fig_stress", fig_stress(stress), mixed_stress)
+    text = study_verdict(found, rows, fresh, stress, " ".join(filter(None, (warning, mixed_stress))))
     output.page("study_verdict.md", text)
     output.index(warning)
     return text

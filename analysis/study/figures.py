@@ -1,4 +1,4 @@
-"""The study's own figures: every run's late reward, and the reward curves of both families."""
+"""The study's own figures: every run's late reward, the reward curves of both families, the stress map."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 
 from analysis.figures.curves import metric_series
 from analysis.figures.paper import BAND_NOTE
-from analysis.figures.record import Dots, DotSeries, Missing, Panel, Plot
+from analysis.figures.record import Dots, DotSeries, Line, Matrix, Missing, Panel, Plot, Series
 from analysis.results import Results
-from analysis.study.cells import Family, only_group
-from analysis.study.protocol import COMMAND, LATE_STEPS, METRIC_NOTE, METRICS, STUDY
-from analysis.style import label, looks, ordered
+from analysis.study.cells import Family, StudyCell, only_group
+from analysis.study.protocol import COMMAND, LATE_STEPS, METRIC_NOTE, METRICS, STRESS, STUDY
+from analysis.study.stress import AXES, Axis, Place, StressMap
+from analysis.style import TUNED, label, looks, ordered
 
 COLOURS = ("#777777", "#0072B2")
 NOTHING = (float("nan"),) * 3
+DODGE = 0.4  # of the distance between two levels: over it the rules stand side by side
 
 
 def fig_study_dots(families: list[Family]) -> Plot | Missing:
@@ -59,3 +61,49 @@ def reward_panel(results: Results, family: Family) -> Panel:
     curves = metric_series(results, group, list(presets), look, "reward/mean", scale=100, width=LATE_STEPS)
     curves = [replace(curve, label=texts[curve.label]) for curve in curves]
     return Panel(family.name, f"step (means of {LATE_STEPS})", "training reward (points)", curves)
+
+
+def fig_stress(stress: StressMap) -> Plot | Missing:
+    """A panel for each axis, and one for the collapsed runs of all levels."""
+    title = "The stress map"
+    if not stress.presets:
+        return Missing(title, "finished runs of the stress map", COMMAND.format(STRESS))
+    panels = [*(axis_panel(stress, axis) for axis in AXES), collapse_panel(stress)]
+    notes = [
+        f"Late reward: mean over the last {LATE_STEPS} steps. Line: mean over seeds; dots: runs, a cross if it collapsed. Rules "
+        "stand side by side at a level. Last panel: collapsed of all runs."
+    ]
+    return Plot(title, panels, notes, columns=2)
+
+
+def axis_panel(stress: StressMap, axis: Axis) -> Panel:
+    places = [(axis.name, text) for text in axis.levels.values()]
+    shifts = np.linspace(-DODGE / 2, DODGE / 2, len(stress.presets))
+    lines = [stress_series(stress, preset, places, shift) for preset, shift in zip(stress.presets, shifts, strict=True)]
+    return Panel(axis.name, f"default: {axis.default_place[1]}", "late reward (points)", lines, ticks=list(axis.levels.values()))
+
+
+def stress_series(stress: StressMap, preset: str, places: list[Place], shift: float) -> Series:
+    """The mean's line skips levels without runs."""
+    at = [(x + shift, stress.cells[place][preset]) for x, place in enumerate(places) if preset in stress.cells[place]]
+    x, mean = np.array([x for x, _ in at]), np.array([100 * cell.values["late"].mean() for _, cell in at])
+    nothing = np.full(len(at), np.nan)
+    look = looks({name.removesuffix(TUNED) for name in stress.presets})[preset.removesuffix(TUNED)]
+    return Series(stress.texts[preset], *look, x, mean, nothing, nothing, [dot for one in at for dot in run_dots(*one)])
+
+
+def run_dots(x: float, cell: StudyCell) -> list[Line]:
+    late = zip(cell.run_ids, 100 * cell.values["late"], strict=True)
+    return [Line(run_id, np.array([x]), np.array([y]), (x, y) if run_id in cell.collapsed else None) for run_id, y in late]
+
+
+def collapse_panel(stress: StressMap) -> Matrix:
+    """Rules down, levels across, the default first."""
+    columns = {"default": stress.default} | {" ".join(place): cells for place, cells in stress.away.items()}
+    cells = [[of.get(preset) for of in columns.values()] for preset in stress.presets]
+    values = np.array([[cell.num_collapsed / len(cell) if cell else np.nan for cell in row] for row in cells])
+    texts = [[f"{cell.num_collapsed}/{len(cell)}" if cell else "" for cell in row] for row in cells]
+    behind = [[cell.run_ids if cell else [] for cell in row] for row in cells]
+    run_ids = [run_id for row in behind for of in row for run_id in of]
+    rows = [stress.texts[preset] for preset in stress.presets]
+    return Matrix("collapsed runs", 100 * values, rows, list(columns), "%", run_ids, texts, limits=(0, 100), cell_ids=behind)

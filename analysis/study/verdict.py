@@ -8,6 +8,8 @@ from analysis.study.cells import Family, StudyCell
 from analysis.study.contrasts import Pair, collapse_pairs, pairs, same_runs, tuned_gaps
 from analysis.study.fresh import NO_FRESH, hits, predictions, signs
 from analysis.study.protocol import COMMAND, METRICS, TUNING
+from analysis.study.stress import StressMap
+from analysis.study.stress_verdict import stress_texts
 from analysis.study.tables import NO_RUNS
 from analysis.study.tuning import Row
 from analysis.style import label
@@ -18,7 +20,7 @@ from analysis.verdict import count, join
 FIRST = next(iter(METRICS))  # the metric that is looked at first
 
 
-def study_verdict(families: list[Family], rows: list[Row], fresh: dict[str, StudyCell], warning: str) -> str:
+def study_verdict(families: list[Family], rows: list[Row], fresh: dict[str, StudyCell], stress: StressMap, warning: str) -> str:
     published, tuned = families
     parts = ["# The study's verdict", *([red(warning)] if warning else [])]
     if not published.cells and not tuned.cells:
@@ -29,7 +31,7 @@ def study_verdict(families: list[Family], rows: list[Row], fresh: dict[str, Stud
         parts += ["## Collapses", *(collapses(family) for family in families if family.cells)]
         parts += ["## Tuned against published", *(tuned_text(published, tuned, metric) for metric in METRICS)]
         parts += ["## Fresh seeds", fresh_text(families, fresh)]
-    return "\n\n".join([*parts, "## Tuning", tuning_text(rows)]) + "\n"
+    return "\n\n".join([*parts, "## Tuning", tuning_text(rows), "## Stress map", *stress_texts(stress)]) + "\n"
 
 
 def answer(published: Family, families: list[Family], fresh: dict[str, StudyCell]) -> str:

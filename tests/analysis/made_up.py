@@ -27,29 +27,34 @@ CPPO = {
 def write_run(
     root: Path, method: str, seed: int, curve, *, model="chain", experiment="default", benchmarks=None, n=4, every=7, steps=28,
     state="completed", collapse_step=None, step=None, lr=2e-4, num_metrics=12, noise=None,
-    rule=None, delta=0.15, reward=None,
+    rule=None, delta=0.15, reward=None, stress="", changed=None,
 ) -> Path:  # fmt: skip
     """One run whose summary at evaluation i is curve[i] exactly (rounded to samples), or with binomial noise from `noise`.
 
     `step`: last step reached, for a run that is not complete; rows after it are not written. `reward`: that of every step.
+    `changed`: shared settings of the stress point, such as {"rollout.lag": 8}.
     """
     benchmarks = benchmarks or BENCHMARKS
     rule = rule or ("cppo" if method in VARIANT_SETTINGS else method)
-    fingerprint = f"fp-{lr}-{steps}-{every}-{n}"
-    run_id = f"{experiment}/{model}/{method}/seed={seed}-{abs(hash_of(method, seed, lr)):08x}"
+    changed = changed or {}
+    fingerprint = "-".join(map(str, ("fp", lr, steps, every, n, *changed.values())))
+    run_id = f"{experiment}/{model}/{method}/seed={seed}-{abs(hash_of(method, seed, lr, stress)):08x}"
     folder = root / run_id
     folder.mkdir(parents=True)
     last = steps if step is None else step
     settings = {
         "method": {"rule": rule} | ((CPPO | VARIANT_SETTINGS.get(method, {})) if rule == "cppo" else {"delta": delta}),
-        "train": {"steps": steps, "lr": lr, "divergence": "topk_tv"},
-        "rollout": {"lag": 4},
+        "train": {"steps": steps, "lr": lr, "updates_per_step": 4, "divergence": "topk_tv"},
+        "rollout": {"lag": 4, "precision": "float32"},
         "eval": {"n": n, "every": every, "benchmarks": list(benchmarks), "temperature": 1.0, "top_p": 1.0},
         "data": {"name": "chain"},
         "model": {"path": "weights-hash"},
         "seed": seed,
     }
+    for key, value in changed.items():
+        settings[key.split(".")[0]][key.split(".")[1]] = value
     identity = {"preset": method, "rule": rule, "experiment": experiment, "model": model, "seed": seed, "run_id": run_id}
+    identity |= {"stress": stress}
     config = identity | {
         "config_hash": f"{hash_of(method, seed, lr):08x}",
         "settings_fingerprint": fingerprint,

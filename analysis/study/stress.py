@@ -1,0 +1,153 @@
+"""The stress map: every rule at every level of five settings, one setting at a time away from the default (docs/study.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from analysis.results import Results
+from analysis.runs import InputError, differing, listing
+from analysis.scores import GroupScores
+from analysis.study.cells import StudyCell, study_cell
+from analysis.study.protocol import COMMAND, METRIC_NOTE, STRESS
+from analysis.study.tables import behind
+from analysis.style import TUNED, label, ordered
+from analysis.tables.cells import MISSING, points
+from analysis.tables.record import Cell, Table
+
+NO_STRESS = f"missing: no finished runs of the stress map. Made by: {COMMAND.format(STRESS)}"
+Place = tuple[str, str]  # (axis, level)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One setting. `levels`: value -> text, in order; `default`: the value at which the other axes stand still."""
+
+    name: str
+    key: str
+    levels: dict
+    default: object
+
+    @property
+    def default_place(self) -> Place:
+        return self.name, self.levels[self.default]
+
+
+AXES = [
+    Axis("updates per batch", "train.updates_per_step", {2: "2", 4: "4", 8: "8"}, 4),
+    Axis("learning rate", "train.lr", {1e-4: "1e-4", 2e-4: "2e-4", 4e-4: "4e-4"}, 2e-4),
+    Axis("lag", "rollout.lag", {0: "0", 4: "4", 8: "8"}, 4),
+    Axis("precision", "rollout.precision", {one: one for one in ("float32", "float16", "bfloat16")}, "float32"),
+    Axis("operations", "data.operations", {(2, 5): "2–5 (short)", None: "4–8", (6, 9): "6–9 (long)"}, None),
+]
+DEFAULTS = {axis.default_place for axis in AXES}
+
+
+@dataclass(frozen=True, eq=False)
+class StressMap:
+    """Cells by preset at every level of every axis, the default's at each axis again. Without the experiment `cells` is empty."""
+
+    cells: dict[Place, dict[str, StudyCell]] = field(default_factory=dict)
+
+    @property
+    def default(self) -> dict[str, StudyCell]:
+        return self.cells.get(AXES[0].default_place, {})
+
+    @property
+    def away(self) -> dict[Place, dict[str, StudyCell]]:
+        """Without the default."""
+        return {place: cells for place, cells in self.cells.items() if place not in DEFAULTS}
+
+    @cached_property
+    def presets(self) -> list[str]:
+        return ordered({preset for cells in self.cells.values() for preset in cells})
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The rules' names alone, unless one is there both published and tuned."""
+        short = {preset: label(preset.removesuffix(TUNED)) for preset in self.presets}
+        return short if len(set(short.values())) == len(short) else {preset: label(preset) for preset in self.presets}
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({seed for cells in self.cells.values() for cell in cells.values() for seed in cell.seeds})
+
+    def changes(self, place: Place, preset: str) -> np.ndarray:
+        """Late reward minus that of the default cell, for each seed that both have."""
+        cell, default = self.cells[place].get(preset), self.default.get(preset)
+        if cell is None or default is None:
+            return np.array([])
+        before = dict(zip(default.seeds, default.values["late"], strict=True))
+        after = zip(cell.seeds, cell.values["late"], strict=True)
+        return np.array([value - before[seed] for seed, value in after if seed in before])
+
+    def breaks(self, place: Place, preset: str) -> bool:
+        """Both runs collapse here and none at the default."""
+        cell, default = self.cells[place].get(preset), self.default.get(preset)
+        if cell is None or default is None or min(len(cell), len(default)) < 2:
+            return False
+        return cell.num_collapsed == len(cell) and default.num_collapsed == 0
+
+
+def stress_map(results: Results | None) -> StressMap:
+    if results is None:
+        return StressMap()
+    found: dict[Place, dict[str, StudyCell]] = {}
+    for group in results.groups:
+        place = place_of(group)
+        if place in found:
+            raise InputError(f"{group.group.label}: another group is at {' '.join(place)} too, pack only one of them")
+        found[place] = {name: study_cell(results, group, name) for name in ordered(group.scored)}
+    default = found.get(AXES[0].default_place, {})
+    places = [(axis.name, text) for axis in AXES for text in axis.levels.values()]
+    return StressMap({place: default if place in DEFAULTS else found.get(place, {}) for place in places})
+
+
+def place_of(group: GroupScores) -> Place:
+    """By the settings of the group's runs, not by the name of its stress point; the default counts to the first axis."""
+    settings = next(run for method in group.methods.values() for run in method.runs + method.others).shared_settings
+    values = {axis.name: hashable(settings.get(axis.key)) for axis in AXES}
+    away = [axis for axis in AXES if values[axis.name] != axis.default]
+    if len(away) > 1 or any(values[axis.name] not in axis.levels for axis in away):
+        off = ", ".join(f"{axis.key} = {values[axis.name]}" for axis in away)
+        raise InputError(f"{group.group.label} is no point of the stress map ({off}): analysis/study/stress.py has its axes")
+    return (away[0].name, away[0].levels[values[away[0].name]]) if away else AXES[0].default_place
+
+
+def hashable(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def unmatched(results: Results | None) -> str:
+    """What differs between the points beside the axes; empty, as it should be."""
+    keys = differing([run.shared_settings for run in results.sweep.runs] if results else [])
+    others = {key: values for key, values in keys.items() if key not in {axis.key for axis in AXES}}
+    return f"MIXED SETTINGS in the stress map: {listing(others)}" if others else ""
+
+
+def table_stress(stress: StressMap) -> Table:
+    """Levels down, rules across."""
+    lines = [(": ".join(place), [stress_cell(stress, place, preset) for preset in stress.presets]) for place in stress.cells]
+    default = ", ".join(" ".join(axis.default_place) for axis in AXES)
+    notes = [
+        f"Late reward / held-out, collapsed runs. {METRIC_NOTE} Means over seeds {', '.join(map(str, stress.seeds))}. Held-out "
+        "problems are the same everywhere, late rewards with other operations are of other problems.",
+        f"Each line changes one setting of the default ({default}), whose own runs stand once in each axis. Rules as tuned at "
+        "the default. Bold: the rule breaks, both of its runs collapse there and none at the default.",
+    ]
+    columns = [stress.texts[preset] for preset in stress.presets]
+    if not stress.presets:
+        lines, notes = [], [NO_STRESS]
+    return Table("table_stress", "The stress map", columns, lines, notes, corner="setting")
+
+
+def stress_cell(stress: StressMap, place: Place, preset: str) -> Cell:
+    cell = stress.cells[place].get(preset)
+    if cell is None:
+        return Cell(MISSING)
+    late, final = (float(cell.values[metric].mean()) for metric in ("late", "final"))
+    values = {"late": late, "final": final, "num_collapsed": cell.num_collapsed, "num_seeds": len(cell)}
+    text = f"{points(late)} / {points(final)}, {cell.num_collapsed}/{len(cell)}"
+    return behind([Cell(text, values, emphasis="best" if stress.breaks(place, preset) else "")], cell.run_ids)[0]
