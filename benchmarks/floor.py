@@ -25,7 +25,7 @@ RULE = ("rule", "metrics")
 def run(quick: bool) -> list[Ratio]:
     with tempfile.TemporaryDirectory() as name:
         learners = [learner_ratio(Path(name), workload, 2 if quick else 6) for workload in (VARIED, FIXED)]
-    return [*learners, *shares(8 if quick else 28), padding_share(), shadow_share(4 if quick else 8)]
+    return [*learners, *shares(5 if quick else 28), padding_share(), shadow_share(2 if quick else 8)]
 
 
 def learner_ratio(folder: Path, workload: Workload, num_rounds: int) -> Ratio:

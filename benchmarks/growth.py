@@ -27,13 +27,13 @@ TINY = [
 
 
 def run(quick: bool) -> list[Ratio]:
-    num_rounds = 2 if quick else 5
+    num_rounds = 1 if quick else 5
     with tempfile.TemporaryDirectory() as name, quiet():
         folder = Path(name)
         steps = [step_growth(folder, *case, num_rounds) for case in CASES]
         rows = store_growth(folder, num_rounds)
         runs = analysis_growth(folder, (4, 16) if quick else (8, 32), num_rounds)
-    return [*steps, *rows, runs, memory_growth(200 if quick else STEPS_OF_A_LONG_RUN)]
+    return [*steps, *rows, runs, memory_growth(100 if quick else STEPS_OF_A_LONG_RUN)]
 
 
 def sized(folder: Path, length: int = 64, num_layers: int = 3, prompts: int = 8, updates: int = 4) -> Harness:
