@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.ratio import Ratio
 from harness.planning.measure import PROMPT_RETURN, Watermark
 
-VOCAB, HIDDEN, TOP_K, CHUNK = 151_936, 256, 20, 256
+VOCAB, HIDDEN, TOP_K, CHUNK = 151_936, 256, 20, 128
 
 
 def materialised(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
