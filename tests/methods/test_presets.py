@@ -21,8 +21,9 @@ def test_every_preset_makes_a_rule(presets, shipped):
 
 
 def test_presets_of_a_rule_differ(presets, shipped):
+    """But for the tuned ones: each is the preset that tuning chose, under a name of its own."""
     seen = {}
-    for preset in presets:
+    for preset in [preset for preset in presets if not preset.endswith("_tuned")]:
         rule = shipped(preset)
         key = (rule_name(rule), str(rule.settings()))
         assert key not in seen, f"{preset} is {seen.get(key)} once more"
