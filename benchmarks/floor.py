@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks.ratio import Clock, Ratio, faster, interleaved
 from benchmarks.shadow import CASES, interval, recording_seconds
 from benchmarks.sides import Harness
-from benchmarks.workload import FIXED, VARIED, Workload, save_model, write_problems
+from benchmarks.workload import FIXED, VARIED, Workload, save_model, trained_run, write_problems
 from harness.learning.advantage import group_advantages
 from harness.learning.experience import Experience, build_experience, microbatches, minibatches
 
@@ -79,14 +79,8 @@ def bare_passes(parts, batches: list[Experience]) -> Callable[[], Clock]:
 
 def shares(num_steps: int) -> list[Ratio]:
     """Of the wall time of a run of the default task, evaluations and checkpoints included."""
-    from harness.run import train
-    from harness.runs.attempt import StopRequest, attempt
-    from harness.settings.compose import compose_plan
-
     with tempfile.TemporaryDirectory() as folder:
-        plan = compose_plan(["method=cppo", f"runs_dir={folder}", f"train.steps={num_steps}"])
-        attempt(plan, train, StopRequest())
-        rows = plan.folder.rows("metrics")
+        rows = trained_run("method=cppo", f"runs_dir={folder}", f"train.steps={num_steps}").rows("metrics")
     total = sum(row["time/step"] for row in rows)
     spent = lambda stages: sum(row.get(f"time/{stage}", 0.0) for row in rows for stage in stages)
     return [

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.peers import quiet
 from benchmarks.ratio import Clock, Ratio, interleaved
 from benchmarks.sides import Harness
-from benchmarks.workload import FIXED, save_model, write_problems
+from benchmarks.workload import FIXED, save_model, trained_run, write_problems
 
 LINEAR = 1.1
 STEPS_OF_A_LONG_RUN = 2000
@@ -97,29 +97,25 @@ def repeated(act: Callable[[], object], times: int) -> Callable[[], Clock]:
 
 def analysis_growth(folder: Path, counts: tuple[int, int], num_rounds: int) -> Ratio:
     """Reading runs and comparing them, against how many there are: one short run and copies of it as further seeds."""
-    from analysis.load import load
-    from analysis.results import analyse
-    from analysis.tables import TABLES
-
-    original = tiny_run(folder / "original", 14, "eval=chain", "eval.benchmarks=[chain4]")
+    words = (f"runs_dir={folder / 'original'}", "train.steps=14", "eval=chain", "eval.benchmarks=[chain4]")
+    original = trained_run(*TINY, *words).path
     sides = {}
     for name, count in zip(("small", "large"), counts, strict=True):
         copies(original, folder / f"analysis-{name}", count)
-        work = lambda root=folder / f"analysis-{name}": [table(analyse(load([root]))) for table in TABLES.values()]
-        sides[name] = repeated(work, 1)
+        sides[name] = repeated(lambda root=folder / f"analysis-{name}": all_tables(root), 1)
     values = powers(interleaved(sides, num_rounds), "all", counts[1] / counts[0])
     text = f"analysis time against runs, {counts[0]} to {counts[1]}, power"
     return Ratio("growth_analysis", text, values, LINEAR, at_most=True)
 
 
-def tiny_run(folder: Path, num_steps: int, *overrides: str) -> Path:
-    from harness.run import train
-    from harness.runs.attempt import StopRequest, attempt
-    from harness.settings.compose import compose_plan
+def all_tables(root: Path) -> None:
+    from analysis.load import load
+    from analysis.results import analyse
+    from analysis.tables import TABLES
 
-    plan = compose_plan([*TINY, f"runs_dir={folder}", f"train.steps={num_steps}", *overrides])
-    attempt(plan, train, StopRequest())
-    return plan.folder.path
+    results = analyse(load([root]))
+    for table in TABLES.values():
+        table(results)
 
 
 def copies(original: Path, root: Path, count: int) -> None:

@@ -71,6 +71,17 @@ def make_tokenizer(workload: Workload):
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token=end, padding_side="left")
 
 
+def trained_run(*overrides: str):
+    """The folder of a run that has ended."""
+    from harness.run import train
+    from harness.runs.attempt import StopRequest, attempt
+    from harness.settings.compose import compose_plan
+
+    plan = compose_plan(overrides)
+    attempt(plan, train, StopRequest())
+    return plan.folder
+
+
 def prompt_texts() -> list[str]:
     """12 tokens each."""
     rng = random.Random(0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from analysis.exact import clopper_pearson
 from analysis.results import Results
 from analysis.runs import InputError
 from analysis.scores import GroupScores
@@ -48,6 +49,12 @@ class StudyCell:
 def of_samples(*samples: np.ndarray) -> Interval:
     """Student's t of one sample, Welch's of the difference of two."""
     return interval([sample[:, None] for sample in samples], ONE_PROBLEM)
+
+
+def share_text(count: int, total: int) -> str:
+    """A share with its exact 95 % interval, such as: 3/14 (5 to 51 %)."""
+    low, high = clopper_pearson(count, total)
+    return f"{count}/{total} ({100 * low:.0f} to {100 * high:.0f} %)"
 
 
 def only_group(results: Results) -> GroupScores:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.exact import clopper_pearson
-from analysis.study.cells import StudyCell
+from analysis.study.cells import StudyCell, share_text
 from analysis.study.protocol import COMMAND, STRESS
 from analysis.study.stress import AXES, NO_STRESS, Axis, Place, StressMap
 from analysis.tables.cells import signed
@@ -48,9 +47,7 @@ def stress_collapses(stress: StressMap) -> str:
 
 
 def pooled(cells: list[StudyCell]) -> str:
-    hit, total = sum(cell.num_collapsed for cell in cells), sum(map(len, cells))
-    low, high = clopper_pearson(hit, total)
-    return f"{hit}/{total} ({100 * low:.0f} to {100 * high:.0f} %)"
+    return share_text(sum(cell.num_collapsed for cell in cells), sum(map(len, cells)))
 
 
 def collapsed(stress: StressMap, cells: dict[str, StudyCell]) -> str:

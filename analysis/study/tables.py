@@ -7,7 +7,7 @@ from dataclasses import replace
 from analysis.exact import clopper_pearson
 from analysis.runs import differing
 from analysis.stats import Interval
-from analysis.study.cells import Family, StudyCell
+from analysis.study.cells import Family, StudyCell, share_text
 from analysis.study.contrasts import CollapsePair, Pair, Tuned, all_pairs, collapse_pairs, same_runs, tuned_gaps
 from analysis.study.protocol import COMMAND, METRIC_NOTE, METRICS, STUDY, USED_BEFORE
 from analysis.style import label
@@ -57,7 +57,7 @@ def mean_cell(mean: Interval | None) -> Cell:
 def collapse_cell(cell: StudyCell) -> Cell:
     low, high = clopper_pearson(cell.num_collapsed, len(cell))
     values = {"value": cell.num_collapsed, "low": low, "high": high}
-    return Cell(f"{cell.num_collapsed}/{len(cell)} ({100 * low:.0f} to {100 * high:.0f} %)", values)
+    return Cell(share_text(cell.num_collapsed, len(cell)), values)
 
 
 def table_study_pairs(families: list[Family]) -> Table:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.exact import clopper_pearson
 from analysis.stats import ALPHA
-from analysis.study.cells import Family, StudyCell
+from analysis.study.cells import Family, StudyCell, share_text
 from analysis.study.contrasts import Pair, collapse_pairs, pairs, same_runs, tuned_gaps
 from analysis.study.fresh import NO_FRESH, hits, predictions, signs
 from analysis.study.protocol import COMMAND, METRICS, TUNING
@@ -91,7 +90,8 @@ def gap(pair: Pair, other: str) -> str:
 
 
 def collapses(family: Family) -> str:
-    hit = [collapse_share(rule, cell) for rule, cell in family.cells.items() if cell.num_collapsed]
+    counts = {rule: (cell.num_collapsed, len(cell)) for rule, cell in family.cells.items()}
+    hit = [f"{label(rule)} {share_text(*count_of)}" for rule, count_of in counts.items() if count_of[0]]
     found = collapse_pairs(family)
     shares = f"{join(hit)}; none of the others." if hit else "no run collapsed."
     apart = [f"{label(c.one)} and {label(c.other)} (p = {c.p_holm:.2g})" for c in found if c.p_holm < ALPHA]
@@ -99,11 +99,6 @@ def collapses(family: Family) -> str:
         p, p_holm = min(c.p for c in found), min(c.p_holm for c in found)
         return f"{family.name.capitalize()}: {shares} No two shares can be told apart (smallest p: {p:.2g}, Holm's {p_holm:.2g})."
     return f"{family.name.capitalize()}: {shares}" + (f" Shares differ between {join(apart)}." if apart else "")
-
-
-def collapse_share(rule: str, cell: StudyCell) -> str:
-    low, high = clopper_pearson(cell.num_collapsed, len(cell))
-    return f"{label(rule)} {cell.num_collapsed}/{len(cell)} ({100 * low:.0f} to {100 * high:.0f} %)"
 
 
 def tuned_text(published: Family, tuned: Family, metric: str) -> str:

@@ -115,7 +115,7 @@ def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -
     check_ready(config)
     method_overrides = [o.removeprefix("method.") for o in overrides if o.startswith("method.")]
     preset = ",".join([choices["method"], *method_overrides])
-    stress = choices["stress"].removeprefix("none")
+    stress = "" if choices["stress"] == "none" else choices["stress"]
     plan = RunPlan(config, preset, choices["experiment"], model_name(config, choices), stress)
     plan.check_folder()
     return plan
