@@ -10,6 +10,7 @@ from torch import Tensor
 from harness.learning.learner import Judged, Update
 from harness.metric_table import POSITION_BUCKETS
 from harness.rollout.records import Rollout
+from harness.telemetry.prefix import prefix_metrics
 
 
 def rollout_metrics(rollout: Rollout, rewards: Tensor, informative: Tensor) -> dict[str, float]:
@@ -79,6 +80,7 @@ def learner_metrics(updates: list[Update], method: str) -> dict[str, float]:
         | trust_metrics(tokens, judged)
         | staleness_metrics(tokens)
         | by_position(tokens)
+        | prefix_metrics(updates)
         | method_metrics(judged, method)
     )
 

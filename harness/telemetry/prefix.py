@@ -1,0 +1,77 @@
+"""Does what a prefix has drifted show in what comes after it? Each response is cut in half, in every update anew.
+
+    S_h = Σ_{t ≤ h} D_t, h = ⌊T/2⌋      the divergence that the first half has gathered (CPPO's S without weights)
+    z   = Σ_{t > h} log ρ_t / √(T − h)   the second half's log-ratio, for each √token so that lengths compare
+
+The ratio of a suffix multiplies the gradient of what follows a prefix: where its spread is wide, few samples speak for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.learning.learner import Judged, Update
+
+MIN_RESPONSES = 8  # of an update, for a correlation over them
+
+
+@dataclass
+class Halves:
+    """Of one update's learned responses with two tokens or more, [B]."""
+
+    drift: Tensor  # S_T, of the whole response
+    rate: Tensor  # S_h / h
+    suffix: Tensor  # z
+    suffix_kept: Tensor  # z over the tokens that the rule keeps
+
+    @classmethod
+    def of(cls, judged: list[Judged]) -> Halves:
+        return cls(*(torch.cat(columns) for columns in zip(*map(halves, judged), strict=True)))
+
+
+def halves(judged: Judged) -> tuple[Tensor, ...]:
+    batch, lengths = judged.batch, judged.batch.lengths
+    middle = lengths // 2
+    second = batch.mask & (batch.positions > middle)
+    divergence = batch.masked(judged.divergence)
+    root = (lengths - middle).clamp(min=1).sqrt()
+    log_ratio = batch.log_ratio * second
+    columns = (
+        divergence.sum(-1, keepdim=True),
+        (divergence * ~second).sum(-1, keepdim=True) / middle.clamp(min=1),
+        log_ratio.sum(-1, keepdim=True) / root,
+        (log_ratio * judged.decision.keep).sum(-1, keepdim=True) / root,
+    )
+    return tuple(column[lengths > 1].double() for column in columns)
+
+
+def prefix_metrics(updates: list[Update]) -> dict[str, float]:
+    """Mean over the step's updates; an update with few responses has no say."""
+    found = [metrics for update in updates if update.judged and (metrics := update_metrics(Halves.of(update.judged)))]
+    return {key: sum(one[key] for one in found) / len(found) for key in (found[0] if found else ())}
+
+
+def update_metrics(halves: Halves) -> dict[str, float]:
+    if len(halves.rate) < MIN_RESPONSES:
+        return {}
+    order = halves.rate.argsort(stable=True)
+    half = len(order) // 2
+    return {
+        "prefix/drift": halves.drift.mean().item(),
+        "prefix/suffix_spread": halves.suffix.std().item(),
+        "prefix/suffix_spread_kept": halves.suffix_kept.std().item(),
+        "prefix/suffix_spread_calm": halves.suffix[order[:half]].std().item(),
+        "prefix/suffix_spread_drifted": halves.suffix[order[-half:]].std().item(),
+        "prefix/rank_correlation": rank_correlation(halves.rate, halves.suffix.abs()),
+    }
+
+
+def rank_correlation(x: Tensor, y: Tensor) -> float:
+    """Spearman's, ties in order of appearance; 0 for constants, whose ranks would be that order."""
+    if x.min() == x.max() or y.min() == y.max():
+        return 0.0
+    ranks = [values.argsort(stable=True).argsort().double() for values in (x, y)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
