@@ -1,0 +1,95 @@
+"""Choose a testbed without looking at which rule wins: a line for each setting tried, rules' names and scores left out.
+
+python -m analysis.study.selection PILOT_RUNS
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+import numpy as np
+
+from analysis.load import Sweep, load
+from analysis.options import folder
+from analysis.results import Results, analyse
+from analysis.runs import Run
+from analysis.scores import GroupScores
+from analysis.study.protocol import late_rewards
+from analysis.tables.record import Cell, Table, markdown
+
+AXES = ("model", "rollout.lag", "train.lr", "rollout.precision", "train.updates_per_step")
+SETTLED = 8  # the first steps, whose rollouts come from the base model, tell little of a budget
+COLUMNS = ["tokens", "entropy", "mean TV", "masked by budget", "δ_b over steps", "base", "headroom", "seed noise", "s a run"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m analysis.study.selection", description=__doc__.splitlines()[0])
+    parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders of the pilot, or folders of them")
+    results = [analyse(load([root])) for root in parser.parse_args(argv).roots]
+    print(markdown(table_selection(results)), end="")
+
+
+def table_selection(pilots: list[Results]) -> Table:
+    groups = [(results, group) for results in pilots for group in results.groups]
+    rows = [(name_of(group), [Cell(text) for text in measured(results, group)]) for results, group in groups]
+    notes = [
+        f"Means over runs and steps; lengths, entropy, TV and budget from step {SETTLED} on. Masked by budget: "
+        "dropped by rules with a prefix budget where their token bound alone would keep. Points: base model; "
+        "headroom, the best evaluation of any run less the base; seed noise, of the late reward, pooled over "
+        "rules.",
+    ]
+    return Table("table_selection", "Testbeds tried, rules hidden", COLUMNS, sorted(rows), notes, corner="setting")
+
+
+def runs_of(group: GroupScores) -> list[Run]:
+    return [run for method in group.methods.values() for run in method.runs]
+
+
+def name_of(group: GroupScores) -> str:
+    settings = runs_of(group)[0].shared_settings
+    return ", ".join(f"{axis}={settings[axis]}" for axis in AXES if axis in settings)
+
+
+def measured(results: Results, group: GroupScores) -> list[str]:
+    sweep, runs = results.sweep, runs_of(group)
+    budgeted = [run for run in runs if len(sweep.metric(run, "trust/delta_b_eff")[0])]
+    rates = settled(sweep, budgeted, "trust/delta_b_eff")
+    base, best = evaluations(sweep, runs)
+    return [
+        f"{settled(sweep, runs, 'response_length/mean').mean():.0f}",
+        f"{settled(sweep, runs, 'actor/entropy').mean():.3f}",
+        f"{settled(sweep, runs, 'trust/div_mean').mean():.4f}",
+        f"{settled(sweep, budgeted, 'trust/mask_frac_budget').mean():.1%}",
+        f"{rates.min():.4f} to {rates.max():.4f}",
+        f"{100 * base:.1f}",
+        f"{100 * (best - base):.1f}",
+        f"{100 * pooled_sd(late_rewards(results, group, method) for method in group.methods.values()):.1f}",
+        f"{np.mean([total(sweep, run, 'time/step') for run in runs]):.0f}",
+    ]
+
+
+def settled(sweep: Sweep, runs: list[Run], key: str) -> np.ndarray:
+    found = [sweep.metric(run, key) for run in runs]
+    return np.concatenate([values[steps >= SETTLED] for steps, values in found])
+
+
+def total(sweep: Sweep, run: Run, key: str) -> float:
+    return float(sweep.metric(run, key)[1].sum())
+
+
+def evaluations(sweep: Sweep, runs: list[Run]) -> tuple[float, float]:
+    """(at step 0, the best of any run and step), mean of the levels."""
+    mine = sweep.evals[sweep.evals["run_id"].isin([run.run_id for run in runs])]
+    table = mine.groupby(["run_id", "step", "benchmark"], observed=True)[["num_correct", "n"]].sum()
+    scores = (table["num_correct"] / table["n"]).groupby(["run_id", "step"], observed=True).mean()
+    return float(scores.xs(0, level="step").mean()), float(scores.max())
+
+
+def pooled_sd(samples: Iterable[np.ndarray]) -> float:
+    variances = [sample.var(ddof=1) for sample in samples if len(sample) > 1]
+    return float(np.sqrt(np.mean(variances))) if variances else float("nan")
+
+
+if __name__ == "__main__":
+    main()
