@@ -18,9 +18,13 @@ from analysis.publish import publish
 from analysis.results import Results, analyse
 from analysis.runs import Run, differing, listing
 from analysis.study.cells import families, study_cells
+from analysis.study.drift import ANSWERS, drift_families, table_drift, table_drift_pairs, table_mechanism
+from analysis.study.drift_figures import fig_drift_dots, fig_mechanism
+from analysis.study.drift_verdict import drift_texts
 from analysis.study.figures import fig_stress, fig_study_curves, fig_study_dots
 from analysis.study.fresh import table_fresh, table_fresh_pairs
-from analysis.study.protocol import ABLATIONS, FRESH, STRESS, STUDY, TUNING
+from analysis.study.mechanism import mechanism
+from analysis.study.protocol import ABLATIONS, DRIFT, FRESH, STRESS, STUDY, TUNING
 from analysis.study.stress import stress_map, table_stress, unmatched
 from analysis.study.tables import table_study, table_study_collapse, table_study_pairs, table_tuned
 from analysis.study.tuning import table_tuning, tuning_rows
@@ -69,10 +73,23 @@ def study(experiments: dict[str, Results], output: Output) -> str:
     stress, mixed_stress = stress_map(experiments.get(STRESS)), unmatched(experiments.get(STRESS))
     output.table(replace(table_stress(stress), warning=mixed_stress))
     output.figure("fig_stress", fig_stress(stress), mixed_stress)
-    text = study_verdict(found, rows, fresh, stress, " ".join(filter(None, (warning, mixed_stress))))
+    drift = study_drift(experiments, output)
+    text = study_verdict(found, rows, fresh, stress, drift, " ".join(filter(None, (warning, mixed_stress))))
     output.page("study_verdict.md", text)
     output.index(warning)
     return text
+
+
+def study_drift(experiments: dict[str, Results], output: Output) -> list[str]:
+    """The drift testbed's tables and figures. Returns its part of the verdict."""
+    cells = study_cells(experiments.get(DRIFT))
+    found, answers = drift_families(cells), {name: mechanism(experiments.get(of)) for name, of in ANSWERS.items()}
+    on_it = answers["drift testbed"]
+    for table in (table_drift(cells, on_it), table_drift_pairs(found), table_mechanism(answers)):
+        output.table(table)
+    output.figure("fig_drift_dots", fig_drift_dots(found), "")
+    output.figure("fig_mechanism", fig_mechanism(experiments.get(DRIFT), on_it), "")
+    return drift_texts(found, answers)
 
 
 def mixed(experiments: dict[str, Results]) -> str:

@@ -14,7 +14,7 @@ from analysis.results import Results
 from analysis.runs import Run
 from analysis.scores import GroupScores, Method
 
-TUNING, STUDY, FRESH, ABLATIONS, STRESS = "tuning", "study", "study_fresh", "study_ablations", "stress"
+TUNING, STUDY, FRESH, ABLATIONS, STRESS, DRIFT = "tuning", "study", "study_fresh", "study_ablations", "stress", "drift"
 LATE_STEPS = 8
 TIE = 0.005  # a setting this close to the highest mean is preferred if it stands further left
 USED_BEFORE = 1  # the seed that had a part in choosing the default settings

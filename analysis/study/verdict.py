@@ -19,7 +19,9 @@ from analysis.verdict import count, join
 FIRST = next(iter(METRICS))  # the metric that is looked at first
 
 
-def study_verdict(families: list[Family], rows: list[Row], fresh: dict[str, StudyCell], stress: StressMap, warning: str) -> str:
+def study_verdict(
+    families: list[Family], rows: list[Row], fresh: dict[str, StudyCell], stress: StressMap, drift: list[str], warning: str
+) -> str:
     published, tuned = families
     parts = ["# The study's verdict", *([red(warning)] if warning else [])]
     if not published.cells and not tuned.cells:
@@ -30,7 +32,9 @@ def study_verdict(families: list[Family], rows: list[Row], fresh: dict[str, Stud
         parts += ["## Collapses", *(collapses(family) for family in families if family.cells)]
         parts += ["## Tuned against published", *(tuned_text(published, tuned, metric) for metric in METRICS)]
         parts += ["## Fresh seeds", fresh_text(families, fresh)]
-    return "\n\n".join([*parts, "## Tuning", tuning_text(rows), "## Stress map", *stress_texts(stress)]) + "\n"
+    parts += ["## Tuning", tuning_text(rows), "## Stress map", *stress_texts(stress)]
+    parts += ["# The testbed where prefixes drift", *drift]
+    return "\n\n".join(parts) + "\n"
 
 
 def answer(published: Family, families: list[Family], fresh: dict[str, StudyCell]) -> str:
