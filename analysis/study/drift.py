@@ -44,7 +44,7 @@ def drift_pairs(families: list[Family]) -> list[Pair]:
 def table_drift(cells: dict[str, StudyCell], answers: Mechanism) -> Table:
     lines = [(label(name), drift_cells(cell, answers.courses.get(name, []))) for name, cell in cells.items()]
     texts = [text for text, _ in METRICS.values()]
-    columns = ["seeds", *texts, "collapsed", "tokens masked", "by the budget alone", "S_T"]
+    columns = ["seeds", *texts, "collapsed", "tokens masked, %", "by the budget alone, %", "S_T"]
     notes = [
         f"{METRIC_NOTE} Mean ± half-width of the 95 % interval over seeds (Student's t). Collapsed: by the written rule, with "
         "the exact interval of the share. Masked, and S_T, the divergence summed over a response: means over steps from 8 on."

@@ -121,7 +121,8 @@ def finite_mean(values: np.ndarray) -> float:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """From 0, ties share their mean rank."""
+    """From 0, ties share their mean rank; what differs by rounding alone is a tie."""
+    values = np.round(values, 12)
     return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
 
 

@@ -1,6 +1,6 @@
 """Choose a testbed without looking at which rule wins: a line for each setting tried, rules' names and scores left out.
 
-python -m analysis.study.selection PILOT_RUNS
+python -m analysis.study.selection PILOT/*      a folder of runs for each setting; its name is the line's
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from analysis.options import folder
 from analysis.results import Results, analyse
 from analysis.runs import Run
 from analysis.scores import GroupScores
+from analysis.study.cells import only_group
 from analysis.study.protocol import late_rewards
 from analysis.tables.record import Cell, Table, markdown
 
-AXES = ("model", "rollout.lag", "train.lr", "rollout.precision", "train.updates_per_step")
 SETTLED = 8  # the first steps, whose rollouts come from the base model, tell little of a budget
 COLUMNS = ["tokens", "entropy", "mean TV", "masked by budget", "δ_b over steps", "base", "headroom", "seed noise", "s a run"]
 
@@ -26,29 +26,23 @@ COLUMNS = ["tokens", "entropy", "mean TV", "masked by budget", "δ_b over steps"
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m analysis.study.selection", description=__doc__.splitlines()[0])
     parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders of the pilot, or folders of them")
-    results = [analyse(load([root])) for root in parser.parse_args(argv).roots]
-    print(markdown(table_selection(results)), end="")
+    pilots = {root.name: analyse(load([root])) for root in parser.parse_args(argv).roots}
+    print(markdown(table_selection(pilots)), end="")
 
 
-def table_selection(pilots: list[Results]) -> Table:
-    groups = [(results, group) for results in pilots for group in results.groups]
-    rows = [(name_of(group), [Cell(text) for text in measured(results, group)]) for results, group in groups]
+def table_selection(pilots: dict[str, Results]) -> Table:
+    rows = [(name, [Cell(text) for text in measured(results, only_group(results))]) for name, results in pilots.items()]
     notes = [
         f"Means over runs and steps; lengths, entropy, TV and budget from step {SETTLED} on. Masked by budget: "
         "dropped by rules with a prefix budget where their token bound alone would keep. Points: base model; "
         "headroom, the best evaluation of any run less the base; seed noise, of the late reward, pooled over "
         "rules.",
     ]
-    return Table("table_selection", "Testbeds tried, rules hidden", COLUMNS, sorted(rows), notes, corner="setting")
+    return Table("table_selection", "Testbeds tried, rules hidden", COLUMNS, rows, notes, corner="setting")
 
 
 def runs_of(group: GroupScores) -> list[Run]:
     return [run for method in group.methods.values() for run in method.runs]
-
-
-def name_of(group: GroupScores) -> str:
-    settings = runs_of(group)[0].shared_settings
-    return ", ".join(f"{axis}={settings[axis]}" for axis in AXES if axis in settings)
 
 
 def measured(results: Results, group: GroupScores) -> list[str]:

@@ -11,6 +11,7 @@ BENCHMARKS = {"chain4": 8, "chain6": 8, "chain8": 8}
 VARIANT_SETTINGS = {
     "cppo_no_position_weight": {"position_weights": "ones"},
     "cppo_no_prefix_budget": {"prefix_budget": False},
+    "cppo_reversed": {"position_weights": "reversed"},
     "cppo_shuffled": {"position_weights": "shuffled", "prefix_budget": False},
     "cppo_wmin06": {"w_min": 0.6},
     "cppo_wmin06_bmin01": {"w_min": 0.6, "delta_b_min": 0.01},
