@@ -15,6 +15,7 @@ from analysis.load import load
 from analysis.packs import pack
 from analysis.results import analyse
 from analysis.study import mechanism as m
+from analysis.study import selection
 from analysis.study.cells import study_cells
 from analysis.study.drift import drift_families, drift_pairs, table_drift, table_mechanism
 from analysis.study.drift_verdict import drift_texts
@@ -221,3 +222,18 @@ def test_an_absent_testbed_is_said_with_its_command():
     assert command in drift_texts(drift_families({}), {"drift testbed": m.mechanism(None)})[0]
     assert command in table_drift({}, m.mechanism(None)).notes[0]
     assert command in table_mechanism({"drift testbed": m.mechanism(None)}).notes[0]
+
+
+def test_a_testbed_is_selected_without_rules_or_their_scores(runs, capsys):
+    selection.main([str(runs)])
+    printed = capsys.readouterr().out
+    assert not any(name in printed for name in ("cppo", "CPPO", "grpo", "GRPO"))
+    (line,) = [line for line in printed.splitlines() if line.startswith("| runs |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    # base 25, best evaluation 0.5 + 3/32; late reward varies by 0.01 a seed; all four presets have a δ_b
+    assert cells[1] == "58" and cells[4] == "2.0%" and cells[6:9] == ["25.0", "34.4", "1.0"]
+
+
+def test_seed_noise_is_pooled_inside_rules():
+    assert selection.pooled_sd([np.array([0.1, 0.3]), np.array([0.7, 0.7]), np.array([0.5])]) == pytest.approx(0.1)
+    assert np.isnan(selection.pooled_sd([np.array([0.5])]))
