@@ -10,7 +10,6 @@ shipped weights are the reference.
 
 import argparse
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,17 +32,11 @@ FINAL_LR = 0.05  # of the peak
 MAX_POSITIONS = 256
 PAD, EOS = "<pad>", "<eos>"
 CHARACTERS = "0123456789+-*=;#:"
-ALPHABETS = ("0123456789", "abcdefghij", "ABCDEFGHIJ", "klmnopqrst")  # a digit's spellings in a free demonstration
 
 
-def characters(spellings: int = 1) -> str:
-    """Of the vocabulary. Free demonstrations (more than one spelling) need letters for digits and a comma."""
-    return CHARACTERS if spellings == 1 else CHARACTERS + "," + "".join(ALPHABETS[1:spellings])
-
-
-def build_tokenizer(spellings: int = 1) -> PreTrainedTokenizerFast:
+def build_tokenizer() -> PreTrainedTokenizerFast:
     """One id per character, nothing added, nothing between the characters on decoding; other characters are an error."""
-    vocabulary = {token: i for i, token in enumerate([PAD, EOS, *characters(spellings)])}
+    vocabulary = {token: i for i, token in enumerate([PAD, EOS, *CHARACTERS])}
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=None))
     core.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
     core.decoder = tokenizers.decoders.Fuse()
@@ -57,10 +50,10 @@ def build_tokenizer(spellings: int = 1) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(seed: int = SEED, spellings: int = 1) -> Qwen3ForCausalLM:
+def build_model(seed: int = SEED) -> Qwen3ForCausalLM:
     """The untrained model. Heads of 32: vLLM's CPU attention takes no smaller ones."""
     config = Qwen3Config(
-        vocab_size=2 + len(characters(spellings)),
+        vocab_size=2 + len(CHARACTERS),
         hidden_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -100,30 +93,14 @@ def faulty_step(rng: random.Random) -> Callable[[str, str, str], str]:
     return step
 
 
-def freely_spelled(solution: str, rng: random.Random, spellings: int) -> str:
-    """The same work digit by digit, each digit in an alphabet drawn for it; only the answer after `#` stays in decimals.
-
-    47+58=95;#95  becomes, say,  4h+fi:4+f=9,h+8=f;#95
-    """
-    work, mark, answer = solution.rpartition("#")
-    work = re.sub(r"(\d)(\d)(.)(\d)(\d)=(\d)(\d);", r"\1\2\3\4\5:\1\3\4=\6,\2\3\5=\7;", work)
-    drawn = (rng.choice(ALPHABETS[:spellings])[int(one)] if one.isdigit() else one for one in work)
-    return "".join(drawn) + mark + answer
-
-
-def demonstrations(seed: int = SEED, spellings: int = 1) -> Iterator[list[tuple[int, list[str]]]]:
+def demonstrations(seed: int = SEED) -> Iterator[list[tuple[int, list[str]]]]:
     """Endless updates, each a list of (prompt length, texts of one length); no two texts of a list need padding."""
     rng = random.Random(f"chain demonstrations {seed}")
-
-    def written(text: str) -> str:
-        solution = chain.solution(text, step)
-        return solution if spellings == 1 else freely_spelled(solution, rng, spellings)
-
     problems = {n: chain.training_problems(rng, range(n, n + 1)) for n in OPERATIONS}
     step = faulty_step(rng)
     while True:
         prompts = [(n, [next(problems[n]).text for _ in range(ROWS_PER_LENGTH)]) for n in OPERATIONS]
-        yield [(3 * n + 3, [text + written(text) + EOS for text in texts]) for n, texts in prompts]
+        yield [(3 * n + 3, [text + chain.solution(text, step) + EOS for text in texts]) for n, texts in prompts]
 
 
 def learning_rate(update: int, num_updates: int) -> float:
@@ -140,17 +117,10 @@ def response_loss(model: Qwen3ForCausalLM, ids: Tensor, prompt_length: int) -> T
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, prompt_length:].flatten(), reduction="sum")
 
 
-def train(
-    model: Qwen3ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    num_updates: int = NUM_UPDATES,
-    stop_after: int | None = None,
-    seed: int = SEED,
-    spellings: int = 1,
-) -> Iterator[tuple[int, float]]:
+def train(model: Qwen3ForCausalLM, tokenizer, num_updates: int = NUM_UPDATES, stop_after: int | None = None, seed: int = SEED):
     """Pre-train in place and yield (update, mean loss per response token) after each update."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    stream = demonstrations(seed, spellings)
+    stream = demonstrations(seed)
     model.train()
     for update in range(stop_after or num_updates):
         optimizer.param_groups[0]["lr"] = learning_rate(update, num_updates)
@@ -192,7 +162,7 @@ def score(model: Qwen3ForCausalLM, tokenizer, num_operations: int, num_samples: 
             prompts.repeat_interleave(num_samples, 0),
             do_sample=True,
             top_k=0,
-            max_new_tokens=MAX_POSITIONS - prompts.shape[1],
+            max_new_tokens=chain.MAX_RESPONSE_TOKENS,
             output_logits=True,
             return_dict_in_generate=True,
         )
@@ -220,13 +190,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; made if missing")
     parser.add_argument("--updates", type=int, default=NUM_UPDATES, help="fewer for a trial (default %(default)s)")
     parser.add_argument("--samples", type=int, default=4, help="responses per held-out problem (default %(default)s)")
-    spellings = "of a digit; above 1 the work is spelled freely (default %(default)s)"
-    parser.add_argument("--spellings", type=int, default=1, choices=range(1, len(ALPHABETS) + 1), help=spellings)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    tokenizer, model = build_tokenizer(options.spellings), build_model(spellings=options.spellings)
+    tokenizer, model = build_tokenizer(), build_model()
     started = time.perf_counter()
-    for update, loss in train(model, tokenizer, options.updates, spellings=options.spellings):
+    for update, loss in train(model, tokenizer, options.updates):
         if update % 50 == 0 or update == options.updates:
             print(f"update {update}/{options.updates}  loss {loss:.4f}  {time.perf_counter() - started:.0f} s", flush=True)
     model.save_pretrained(options.out)

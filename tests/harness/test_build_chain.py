@@ -124,29 +124,6 @@ def test_demonstrations_of_one_update():
         assert all(text.endswith("<eos>") for text in texts)
 
 
-def test_a_free_demonstration_is_the_same_work_digit_by_digit():
-    solution = "47+58=95;95-21=74;#74"
-    assert build_chain.freely_spelled(solution, random.Random(0), 1) == "47+58:4+5=9,7+8=5;95-21:9-2=7,5-1=4;#74"
-    spelled = build_chain.freely_spelled(solution, random.Random(0), 4)
-    back = {letter: str(i) for alphabet in build_chain.ALPHABETS for i, letter in enumerate(alphabet)}
-    assert "".join(back.get(one, one) for one in spelled) == "47+58:4+5=9,7+8=5;95-21:9-2=7,5-1=4;#74"
-    assert spelled.endswith("#74")
-    assert len({one for one in spelled if one in back}) > 10  # letters beside decimals
-
-
-def test_free_demonstrations_fit_their_vocabulary_and_need_no_padding():
-    tokenizer = build_chain.build_tokenizer(2)
-    assert len(tokenizer) == 30 == build_chain.build_model(spellings=2).config.vocab_size
-    for prompt_length, texts in next(build_chain.demonstrations(spellings=2)):
-        n = prompt_length // 3 - 1
-        assert {len(ids) for ids in tokenizer(texts).input_ids} == {prompt_length + 18 * n + 4}
-
-
-def test_one_spelling_is_the_shipped_recipe():
-    assert next(build_chain.demonstrations(spellings=1)) == next(build_chain.demonstrations())
-    assert build_chain.characters(1) == build_chain.CHARACTERS
-
-
 @pytest.mark.parametrize(
     ("left", "operation", "right", "rate"),
     [
