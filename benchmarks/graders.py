@@ -53,6 +53,12 @@ def pairs(golds: list[str], rng: random.Random) -> Iterator[Pair]:
         yield from ((gold, answer) for answer in rng.sample(golds, 2))
 
 
+def problem_batches(golds: list[str], rng: random.Random) -> list[list[Pair]]:
+    """Batches of NUM_ANSWERS pairs; no two share a gold, as far as the golds go."""
+    shuffled, size = rng.sample(golds, len(golds)), NUM_ANSWERS // GROUP
+    return [list(pairs(shuffled[start : start + size], rng)) for start in range(0, max(len(golds) - size, 0) + 1, size)]
+
+
 def cpu_seconds(grader: Grader) -> float:
     """Of this process and of the grader's workers."""
     seconds = time.process_time()
@@ -76,14 +82,22 @@ def report(name: str, seconds: float, cpu: float, verdicts: list[str]) -> None:
     print(f"{name:34} {count / seconds:10,.0f} /s {1000 * cpu / count:9.3f} CPU s per 1,000   {counts}")
 
 
-def math_verify_rates(latex: list[Pair]) -> None:
-    golds, responses = [gold for gold, _ in latex], [f"\\boxed{{{answer}}}" for _, answer in latex]
+def batch(latex: list[Pair]) -> tuple[list[str], list[str]]:
+    """(responses, golds)"""
+    return [f"\\boxed{{{answer}}}" for _, answer in latex], [gold for gold, _ in latex]
+
+
+def math_verify_rates(batches: list[list[Pair]]) -> None:
+    """Of batches about different problems, as training and evaluation bring them; then of the first again."""
+    responses, golds = batch(batches[0])
     with make_grader("math_verify") as grader:
         start = time.perf_counter()
         grader.grade_many(["\\boxed{\\frac12}"] * 4, [f"\\frac{{{i}}}{{3}}" for i in range(1, 5)], [False] * 4)
         print(f"math_verify: start {time.perf_counter() - start:.2f} s, {grader.pool.size} workers, deadline {grader.deadline} s")
-        report("math_verify, cold", *measure(grader, responses, golds))
-        report("math_verify, same batch again", *measure(grader, responses, golds))
+        report("math_verify, first batch", *measure(grader, responses, golds))
+        for number, latex in enumerate(batches[1:], start=2):
+            report(f"math_verify, batch {number}, other problems", *measure(grader, *batch(latex)))
+        report("math_verify, first batch again", *measure(grader, responses, golds))
         warm = measure(grader, responses, golds)[0]  # by now only the comparisons themselves take time
         responses[500] = BOMB
         seconds = measure(grader, responses, golds)[0]
@@ -113,14 +127,14 @@ def main() -> int:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     golds = latex_golds(rng)
-    latex = list(pairs(rng.sample(golds, min(len(golds), NUM_ANSWERS // GROUP)), rng))
+    batches = problem_batches(golds, rng)
     integers = [str(rng.randrange(1000)) for _ in range(NUM_ANSWERS * 10)]
     responses = [f"Some steps.\nAnswer: ${rng.choice((gold, '17'))}$" for gold in integers]
     for name in ("integer", "math_dapo"):
         with make_grader(name) as grader:
             report(name, *measure(grader, responses, integers))
-    math_verify_rates(latex)
-    return 1 if arguments.check and check(latex) else 0
+    math_verify_rates(batches)
+    return 1 if arguments.check and check(batches[0]) else 0
 
 
 if __name__ == "__main__":
