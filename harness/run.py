@@ -12,9 +12,9 @@ from harness.parts import Parts, build
 from harness.rollout.records import request_seed
 from harness.runs.attempt import StopRequest
 from harness.settings.identity import RunPlan
-from harness.telemetry.metrics import learner_metrics, rollout_metrics, throughput
+from harness.telemetry.metrics import learner_metrics, rollout_metrics
 from harness.telemetry.record import record_step, recording_due
-from harness.telemetry.timing import Timer
+from harness.telemetry.timing import Timer, throughput
 
 
 def train(plan: RunPlan, stop: StopRequest) -> str:

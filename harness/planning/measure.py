@@ -41,8 +41,7 @@ def two_steps(overrides: list[str]) -> dict:
     from harness.parts import build
     from harness.run import learn
     from harness.settings.compose import compose_plan
-    from harness.telemetry.metrics import throughput
-    from harness.telemetry.timing import Timer
+    from harness.telemetry.timing import Timer, throughput
 
     with tempfile.TemporaryDirectory() as folder, Watermark() as watermark:
         plan = compose_plan([*overrides, f"runs_dir={folder}", "tracker=none"])

@@ -164,17 +164,6 @@ def bucket_means(family: str, values: Tensor, bucket: Tensor) -> dict[str, float
     return {f"{family}/{index}": values[bucket == index].mean().item() for index in bucket.unique().tolist()}
 
 
-def throughput(row: dict[str, float]) -> dict[str, float]:
-    """Rates and shares derived from the sums of the same row."""
-    learner_seconds = sum(row.get(f"time/{stage}", 0.0) for stage in ("forward_backward", "rule", "optimizer", "minibatch_pass"))
-    derived = {}
-    if row.get("time/rollout") and row.get("cost/sampled_tokens"):
-        derived["time/tokens_per_s_rollout"] = round(row["cost/sampled_tokens"] / row["time/rollout"], 1)
-    if learner_seconds and row["cost/learned_tokens"]:
-        derived["time/tokens_per_s_learner"] = round(row["cost/learned_tokens"] / learner_seconds, 1)
-    return derived
-
-
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 

@@ -23,3 +23,14 @@ class Timer:
     def metrics(self) -> dict[str, float]:
         stages = {f"time/{stage}": round(seconds, 6) for stage, seconds in self.seconds.items()}
         return stages | {"time/step": round(time.perf_counter() - self.created, 6)}
+
+
+def throughput(row: dict[str, float]) -> dict[str, float]:
+    """Rates and shares derived from the sums of the same row."""
+    learner_seconds = sum(row.get(f"time/{stage}", 0.0) for stage in ("forward_backward", "rule", "optimizer", "minibatch_pass"))
+    derived = {}
+    if row.get("time/rollout") and row.get("cost/sampled_tokens"):
+        derived["time/tokens_per_s_rollout"] = round(row["cost/sampled_tokens"] / row["time/rollout"], 1)
+    if learner_seconds and row["cost/learned_tokens"]:
+        derived["time/tokens_per_s_learner"] = round(row["cost/learned_tokens"] / learner_seconds, 1)
+    return derived
