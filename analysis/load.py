@@ -6,7 +6,7 @@ Parsed rows are cached as Parquet under a hash of the bytes they were parsed fro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.runs import InputError, Run, mixed_settings, read_run
 from harness.store import RunFolder, find_runs
 
+ReadRows = Callable[[RunFolder, str], list[dict]]  # a table's rows, by its name
 CACHE_VERSION = 1  # part of every cache key: raise it when the tables' columns change
 EVAL_COLUMNS = ["step", "benchmark", "problem_id", "n", "num_correct", "num_no_answer", "num_truncated", "grader"]
 
@@ -47,7 +48,9 @@ class Sweep:
         return steps[known], values[known]
 
 
-def load(roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bool = False) -> Sweep:
+def load(
+    roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bool = False, rows: ReadRows = RunFolder.rows
+) -> Sweep:
     """Read every run at or below the roots. InputError if there is none, or if a group mixes settings without leave."""
     folders = {folder.path.resolve(): folder for folder in find_runs(*roots)}
     if not folders:
@@ -62,7 +65,7 @@ def load(roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bo
             "give the folders of one setting, or name the other setting's runs as another experiment; "
             "--allow-mixed compares them anyway and says so on every page"
         )
-    tables = [read_tables(run, folder, cache) for run, folder in pairs]
+    tables = [tuple(read_table(run, folder, name, cache, rows) for name in ("metrics", "evals")) for run, folder in pairs]
     metrics, evals = (stack(runs, [pair[i] for pair in tables]) for i in (0, 1))
     return Sweep(runs, metrics, evals, mixed)
 
@@ -73,21 +76,16 @@ def refuse_duplicates(runs: list[Run]) -> None:
             raise InputError(f"{one.path} and {other.path} hold the same run {one.run_id}: give only one of them")
 
 
-def read_tables(run: Run, folder: RunFolder, cache: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(metrics, evals) of one run."""
-    return tuple(read_table(run, folder, name, cache) for name in ("metrics", "evals"))
-
-
-def read_table(run: Run, folder: RunFolder, name: str, cache: Path | None) -> pd.DataFrame:
+def read_table(run: Run, folder: RunFolder, name: str, cache: Path | None, rows: ReadRows) -> pd.DataFrame:
     """From the cache if the file's bytes are the ones that were parsed; a changed file's older entry is removed."""
     path = folder.path / f"{name}.jsonl"
     if cache is None or not path.exists():
-        return parse(folder, name)
+        return parse(rows(folder, name), name)
     family = f"v{CACHE_VERSION}-{name}-{hashlib.sha256(run.run_id.encode()).hexdigest()[:16]}"
     stored = cache / f"{family}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.parquet"
     if stored.exists():
         return pd.read_parquet(stored)
-    table = parse(folder, name)
+    table = parse(rows(folder, name), name)
     cache.mkdir(parents=True, exist_ok=True)
     for old in cache.glob(f"{family}-*"):
         old.unlink()
@@ -97,8 +95,7 @@ def read_table(run: Run, folder: RunFolder, name: str, cache: Path | None) -> pd
     return table
 
 
-def parse(folder: RunFolder, name: str) -> pd.DataFrame:
-    rows = folder.rows(name)
+def parse(rows: list[dict], name: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=EVAL_COLUMNS) if name == "evals" else numeric(pd.DataFrame(rows))
 
 
@@ -106,7 +103,8 @@ def numeric(metrics: pd.DataFrame) -> pd.DataFrame:
     """Metric values as floats; nothing but numbers may stand in a metrics row."""
     if metrics.empty:
         return pd.DataFrame({"step": pd.Series(dtype="int64")})
-    return metrics.astype({key: "float64" for key in metrics.columns if key != "step"})
+    values = metrics.drop(columns="step")
+    return pd.concat([metrics["step"], pd.DataFrame(values.to_numpy("float64"), columns=values.columns)], axis=1)
 
 
 def stack(runs: list[Run], tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ FORMAT = 1
 LIMIT_MB = 15.0  # of all packs together
 DIGITS = 6  # metrics come from float32
 MACHINE = {"host", "pid", "launch", "slurm_job_id", "slurm_restarts", "updated", "runs_dir"}  # says nothing about the run
+TABLES = ("metrics", "evals", "shadow")
 SHADOW = ("step", "rule", "jaccard")  # what fig_agreement reads
 
 
@@ -57,8 +58,9 @@ def pack(roots: list[Path], out: Path) -> Iterator[Path]:
             yield path
 
 
-def unpack(packs: Path, runs_dir: Path) -> Iterator[Path]:
-    """Write the run folders of all packs, except those that are finished there or that a live process owns."""
+def unpack(packs: Path, runs_dir: Path, tables: tuple[str, ...] = TABLES) -> Iterator[Path]:
+    """Write the run folders of all packs, except those that are finished there or that a live process owns. With fewer
+    `tables` than all, the others are read by `packed_rows`."""
     found = pack_files(packs)
     if not found:
         raise InputError(f"no packs under {packs}: make some with python -m analysis pack RUNS --out {packs}")
@@ -66,8 +68,14 @@ def unpack(packs: Path, runs_dir: Path) -> Iterator[Path]:
         packed = decode(path)
         folder = RunFolder(runs_dir / packed["run_id"])
         if not folder.finished and folder.lock.owner() is None:
-            restore(packed, folder)
+            restore(packed, folder, tables)
             yield folder.path
+
+
+def packed_rows(packs: Path, runs_dir: Path, folder: RunFolder, name: str) -> list[dict]:
+    """A table of the run that `unpack` wrote to `folder`, straight from its pack."""
+    run_id = folder.path.relative_to(runs_dir)
+    return to_rows(decode(packs / run_id.with_name(run_id.name + ENDING))[name])
 
 
 def pack_files(packs: Path) -> list[Path]:
@@ -95,7 +103,7 @@ def decode(path: Path) -> dict:
 
 def content(folder: RunFolder) -> dict:
     config = folder.read_config()
-    rows = {name: [strict(row) for row in folder.rows(name)] for name in ("metrics", "evals", "shadow")}
+    rows = {name: [strict(row) for row in folder.rows(name)] for name in TABLES}
     rows["metrics"] = [{key: rounded(value) for key, value in row.items()} for row in rows["metrics"]]
     rows["shadow"] = [{key: row[key] for key in SHADOW} for row in rows["shadow"]]
     return {
@@ -108,10 +116,11 @@ def content(folder: RunFolder) -> dict:
     }
 
 
-def restore(packed: dict, folder: RunFolder) -> None:
+def restore(packed: dict, folder: RunFolder, tables: tuple[str, ...] = TABLES) -> None:
     """The status comes last: without it the folder is not finished, and unpacking again completes it."""
-    for name in ("metrics", "evals", "shadow"):
-        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in to_rows(packed[name])]
+    encode_row = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # one for all rows: dumps makes one for each
+    for name in tables:
+        lines = [encode_row(row) + "\n" for row in to_rows(packed[name])]
         if lines:
             write_atomic(folder.path / f"{name}.jsonl", "".join(lines))
     if packed["trace"]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from analysis.load import load
 from analysis.options import add_formats, folder
 from analysis.output import Output
-from analysis.packs import PACKS, unpack
+from analysis.packs import PACKS, packed_rows, unpack
 from analysis.publish import publish
 from analysis.results import Results, analyse
 from analysis.runs import Run, differing, listing
@@ -44,9 +45,10 @@ def main(argv: list[str]) -> None:
 
 
 def unpacked(packs: Path, runs_dir: Path) -> dict[str, Results]:
-    """By experiment."""
-    list(unpack(packs, runs_dir))
-    return {path.name: analyse(load([path])) for path in sorted(runs_dir.iterdir())}
+    """By experiment. The long tables are read from the packs, so that they need not be written."""
+    list(unpack(packs, runs_dir, tables=("shadow",)))
+    rows = partial(packed_rows, packs, runs_dir)
+    return {path.name: analyse(load([path], rows=rows)) for path in sorted(runs_dir.iterdir())}
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -25,7 +25,7 @@ WITH, WITHOUT = "cppo", "cppo_no_prefix_budget"
 BEFORE, AHEAD = 4, 7  # steps over which the reward is averaged, up to a step and after it
 SETTLED, MIDDLE = 8, 14  # a run's early drift is that of these steps and between
 FEWEST = 8  # steps of a run, for a correlation over them
-RESAMPLES = 4000
+RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
