@@ -162,3 +162,12 @@ def test_runs_are_found_in_a_stable_order_and_a_wrong_root_is_named(tmp_path):
     assert [run.path.name for run in find_runs(tmp_path)] == ["a", "b"]
     with pytest.raises(ValueError, match="is not a folder"):
         list(find_runs(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("cut", range(1, 44))
+def test_a_row_torn_anywhere_is_passed_over_and_no_other(tmp_path, cut):
+    """Rows are read all at once where they can be: a torn one must not melt into the next."""
+    torn = json.dumps({"step": 2, "text": '{"step":9},{"x":"', "n": [1, 2]})[:cut]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join([json.dumps({"step": 1}), torn, json.dumps({"step": 3, "text": '"},{"'}), json.dumps({"step": 4})]))
+    assert [row["step"] for row in read_rows(path, ("step",))] == [1, 3, 4]
