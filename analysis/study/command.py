@@ -90,7 +90,7 @@ def study_drift(experiments: dict[str, Results], output: Output) -> list[str]:
     for table in (table_drift(cells, on_it), table_drift_pairs(found), table_mechanism(answers)):
         output.table(table)
     output.figure("fig_drift_dots", fig_drift_dots(found), "")
-    output.figure("fig_mechanism", fig_mechanism(experiments.get(DRIFT), on_it), "")
+    output.figure("fig_mechanism", fig_mechanism(on_it), "")
     return drift_texts(found, answers)
 
 

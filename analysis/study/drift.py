@@ -9,13 +9,14 @@ import numpy as np
 from analysis.stats import Interval
 from analysis.study.cells import Family, StudyCell, of_samples
 from analysis.study.contrasts import Pair, pairs
-from analysis.study.mechanism import RULES, WITH, Course, Estimate, Mechanism
+from analysis.study.mechanism import BUDGET, GAINS, RULES, WITH, WITHOUT, Course, Mechanism
 from analysis.study.protocol import COMMAND, DRIFT, METRIC_NOTE, METRICS, STUDY
 from analysis.study.tables import behind, collapse_cell, mean_cell, pair_cells, pair_label
 from analysis.style import label
-from analysis.tables.cells import MISSING, NONE, minus, plus_minus, span
+from analysis.tables.cells import NONE, interval_values, minus, plus_minus
 from analysis.tables.record import Cell, Table
 
+NOT_ASKED = Cell("not asked")
 NO_DRIFT = f"missing: no finished runs of the drift testbed. Made by: {COMMAND.format(DRIFT)}"
 ANSWERS = {"default task": STUDY, "drift testbed": DRIFT}  # column of table_mechanism -> experiment
 
@@ -56,13 +57,14 @@ def drift_cells(cell: StudyCell, courses: list[Course]) -> list[Cell]:
     shares = [mean_cell(over(courses, lambda one, key=key: one.settled(key))) for key in ("masked", "masked_budget")]
     means = [mean_cell(cell.mean(metric)) for metric in METRICS]
     drift = over(courses, lambda one: one.settled("drift"))
-    drifted = Cell(f"{drift.estimate:.2f}", {"mean": drift.estimate}) if drift else NONE
+    drifted = Cell(f"{drift.estimate:.2f} ± {drift.half_width:.2f}", interval_values(drift)) if drift else NONE
     return behind([Cell(str(len(cell)), {"value": len(cell)}), *means, collapse_cell(cell), *shares, drifted], cell.run_ids)
 
 
 def over(courses: list[Course], value: Callable[[Course], float]) -> Interval | None:
-    values = np.array([value(one) for one in courses])
-    return of_samples(values) if len(values) and np.isfinite(values).all() else None
+    """Mean of the runs that have the value."""
+    values = np.array([of for one in courses if np.isfinite(of := value(one))])
+    return of_samples(values) if len(values) else None
 
 
 def table_drift_pairs(families: list[Family]) -> Table:
@@ -75,41 +77,39 @@ def table_drift_pairs(families: list[Family]) -> Table:
 def table_mechanism(answers: dict[str, Mechanism]) -> Table:
     """Questions down, testbeds across."""
     questions = {
-        "within runs: S and the change of reward after it": lambda one: estimate_cell(one.within),
-        **{f"within runs of {label(rule)}": lambda one, rule=rule: estimate_cell(one.within_rule(rule)) for rule in RULES},
-        "across runs, inside rules: early S and later gain": lambda one: estimate_cell(one.across),
-        "across all runs, the rule confounding": lambda one: estimate_cell(one.confounded),
-        "suffix: first half's divergence and |z| of the second": lambda one: estimate_cell(one.suffix),
-        "suffix: spread of z behind drifted over calm prefixes": lambda one: estimate_cell(one.ratio),
-        "budget, with less without: S_T": lambda one: budget_cell(one, "S"),
-        "budget, with less without: suffix spread of kept tokens": lambda one: budget_cell(one, "suffix spread, kept tokens"),
-        "budget, with less without: late reward (points)": lambda one: budget_cell(one, "late reward"),
+        "within runs: S_T and quality after it, beyond other seeds": lambda one: coefficient(one, one.within()),
+        **{f"within runs of {label(rule)}": lambda one, rule=rule: coefficient(one, one.within(rule)) for rule in RULES},
+        "within runs, the shared course not taken off": lambda one: coefficient(one, one.within_with_shared),
+        "across seeds of a rule: early S_T and later gain": lambda one: coefficient(one, one.across),
+        "across seeds of a rule, the middle score not partialled out": lambda one: coefficient(one, one.across_plain),
+        "suffix: first half's divergence and |z| of the second": lambda one: coefficient(one, one.suffix),
+        "suffix: spread of z behind drifted over calm prefixes": lambda one: coefficient(one, one.ratio),
+        **{f"budget, with less without: {name}": lambda one, name=name: budget_cell(one, name) for name in BUDGET},
         "the protocol's verdict": lambda one: Cell(one.verdict),
     }
     known = {name: one for name, one in answers.items() if one.rules}
     lines = [(text, [ask(one) for one in known.values()]) for text, ask in questions.items()] if known else []
     notes = [
-        "Rank correlations, mean over runs or pooled; 95 % by bootstrap over runs. Within runs: step and reward so far "
-        "partialled out. Budget: CPPO less CPPO without prefix budget, paired by seed, Student's t."
+        "Rank correlations. 95 % intervals: Student's t over seeds (each the mean of its rules), across seeds of a rule over rules. "
+        "Within runs: step and quality so far partialled out, and the same coefficient with the drift of the rule's other seeds "
+        "taken off. Budget: CPPO less CPPO without prefix budget, paired by seed; late reward and held-out in points."
     ]
     title = "Does prefix drift predict failure?"
     return Table("table_mechanism", title, list(known), lines, notes if known else [NO_DRIFT], "question")
 
 
-def estimate_cell(found: Estimate) -> Cell:
-    if np.isnan(found.value):
-        return Cell(MISSING)
-    text = f"{number(found.value)} ({span(found.low, found.high, number)}), {len(found.run_ids)} runs"
-    return Cell(text, {"mean": found.value, "low": found.low, "high": found.high}, found.run_ids)
-
-
-def number(value: float) -> str:
-    return minus(f"{value:.2f}")
+def coefficient(answers: Mechanism, found: Interval | None) -> Cell:
+    run_ids = [one.run.run_id for runs in answers.rules.values() for one in runs]
+    return NOT_ASKED if found is None else Cell(number(found), interval_values(found), run_ids)
 
 
 def budget_cell(answers: Mechanism, name: str) -> Cell:
-    gap = answers.budget.get(name)
-    if gap is None or np.isnan(gap.estimate):
-        return Cell(MISSING)
-    write = plus_minus if name == "late reward" else lambda one: f"{minus(f'{one.estimate:+.3f}')} ± {one.half_width:.3f}"
-    return Cell(write(gap), {"mean": gap.estimate, "low": gap.low, "high": gap.high})
+    found = answers.budget[name]
+    if found is None:
+        return NOT_ASKED
+    run_ids = [one.run.run_id for preset in (WITH, WITHOUT) for one in answers.courses[preset]]
+    return Cell(plus_minus(found) if name in GAINS else number(found), interval_values(found), run_ids)
+
+
+def number(found: Interval) -> str:
+    return minus(f"{found.estimate:+.2f}") + (f" ± {found.half_width:.2f}" if found.df else "")

@@ -1,12 +1,16 @@
 """Does prefix drift predict failure? Questions, measures and what counts as support: docs/study.md, written before any run.
 
-S is S_T, the divergence summed over a response, mean over a step's responses. Coefficients are rank correlations; intervals are
-95 %, by bootstrap over runs (percentiles), for paired differences Student's t over seeds.
+S is S_T, the divergence summed over a response, mean over a step's responses. All coefficients are rank correlations. Intervals
+are Student's t over seeds, whose runs share problems and random numbers, or over rules where each rule gives one number.
+
+A step's responses are `rollout.lag` steps old: what its policy is worth shows in the reward of `lag` steps later. `quality` is
+the reward set back by the lag, so that at each step S and quality speak of the same weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,93 +19,73 @@ import numpy as np
 from analysis.load import Sweep
 from analysis.results import Results
 from analysis.runs import Run
-from analysis.stats import LEVEL, Interval
+from analysis.scores import GroupScores
+from analysis.stats import Interval
 from analysis.study.cells import of_samples, only_group
-from analysis.study.protocol import late_reward
+from analysis.study.protocol import SETTLED, late_reward
 from analysis.style import ordered
 
 RULES = ("grpo", "dppo", "cppo", "trm_avg", "cispo", "minpro", "pg_is")
 WITH, WITHOUT = "cppo", "cppo_no_prefix_budget"
-BEFORE, AHEAD = 4, 7  # steps over which the reward is averaged, up to a step and after it
-SETTLED, MIDDLE = 8, 14  # a run's early drift is that of these steps and between
-FEWEST = 8  # steps of a run, for a correlation over them
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over runs with its interval; nan where nothing can be said."""
-
-    value: float
-    low: float
-    high: float
-    run_ids: list[str]
-
-    @property
-    def below(self) -> bool:
-        return self.high < 0
-
-    @property
-    def above(self) -> bool:
-        return self.low > 0
-
-
-@dataclass(frozen=True, eq=False)
-class Course:
-    """What one run went through: a value for each step, nan where it has none."""
-
-    run: Run
-    reward: np.ndarray
-    drift: np.ndarray
-    late_reward: float
-    series: dict[str, np.ndarray]  # by the names in SERIES
-
-    def settled(self, key: str) -> float:
-        """Mean from step 8 on; nan if it was not recorded."""
-        return finite_mean(self.series[key][SETTLED - 1 :])
-
-    @cached_property
-    def within(self) -> float:
-        """Rank correlation of S with the change of reward that follows, step and reward so far partialled out."""
-        ends = range(BEFORE, len(self.reward) - AHEAD + 1)  # steps, from 1
-        before = np.array([self.reward[t - BEFORE : t].mean() for t in ends])
-        after = np.array([self.reward[t : t + AHEAD].mean() for t in ends])
-        drift = self.drift[[t - 1 for t in ends]]
-        known = np.isfinite(drift + before + after)
-        if known.sum() < FEWEST:
-            return float("nan")
-        columns = [drift, after - before, np.arange(len(drift)), before]
-        return partial_correlation(*(ranks(column[known]) for column in columns))
-
-    @property
-    def early_drift(self) -> float:
-        return finite_mean(self.drift[SETTLED - 1 : MIDDLE])
-
-    @property
-    def later_gain(self) -> float:
-        """Late reward less the reward of steps 8 to 14."""
-        return self.late_reward - finite_mean(self.reward[SETTLED - 1 : MIDDLE])
-
-
+AROUND = 4  # steps up to a step, and after it, over which quality is averaged
+MIDDLE = 14  # early drift is that of steps 8 to 14, and the held-out score there is where the later gain starts
+FEWEST = 8  # steps, for a correlation over them
 SERIES = {
     "masked": "trust/mask_frac",
     "masked_budget": "trust/mask_frac_budget",
-    "spread_kept": "prefix/suffix_spread_kept",
+    "spread": "prefix/suffix_spread",
     "spread_calm": "prefix/suffix_spread_calm",
     "spread_drifted": "prefix/suffix_spread_drifted",
     "correlation": "prefix/rank_correlation",
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What one run went through: values by step, nan where a step has none."""
+
+    run: Run
+    lag: int
+    reward: np.ndarray
+    drift: np.ndarray
+    series: dict[str, np.ndarray]  # by the names in SERIES
+    held_out: dict[int, float]  # by step, 0 the base model
+    late_reward: float
+
+    def settled(self, key: str) -> float:
+        """Mean from step 8 on; nan if it was not recorded."""
+        return finite_mean((self.drift if key == "drift" else self.series[key])[SETTLED - 1 :])
+
+    @cached_property
+    def quality(self) -> np.ndarray:
+        """By step, what the policy that entered it scores in training."""
+        return self.reward[self.lag :]
+
+    @cached_property
+    def early_drift(self) -> float:
+        return finite_mean(self.drift[SETTLED - 1 : MIDDLE])
+
+    @property
+    def middle(self) -> float:
+        """Held-out score at the last evaluation up to step 14."""
+        return self.held_out[max(step for step in self.held_out if step <= MIDDLE)]
+
+    @property
+    def later_gain(self) -> float:
+        """Final held-out score less that of the middle."""
+        return self.held_out[max(self.held_out)] - self.middle
+
+
 def courses(results: Results | None) -> dict[str, list[Course]]:
     """Finished runs by preset, in order of seeds; nothing without the experiment."""
     if results is None:
         return {}
-    methods = only_group(results).methods
-    return {name: [course(results.sweep, run) for run in methods[name].runs] for name in ordered(methods) if methods[name].runs}
+    group = only_group(results)
+    scored = [name for name in ordered(group.methods) if group.methods[name].runs]
+    return {name: [course(results.sweep, group, run) for run in group.methods[name].runs] for name in scored}
 
 
-def course(sweep: Sweep, run: Run) -> Course:
+def course(sweep: Sweep, group: GroupScores, run: Run) -> Course:
     def by_step(key: str) -> np.ndarray:
         values = np.full(run.step, np.nan)
         steps, found = sweep.metric(run, key)
@@ -111,8 +95,12 @@ def course(sweep: Sweep, run: Run) -> Course:
     drift = by_step("prefix/drift")
     if np.isnan(drift).all():  # runs from before it was recorded
         drift = by_step("trust/div_mean") * by_step("response_length/mean")
-    series = {name: by_step(key) for name, key in SERIES.items()} | {"drift": drift}
-    return Course(run, by_step("reward/mean"), drift, late_reward(sweep, run), series)
+    series = {name: by_step(key) for name, key in SERIES.items()}
+    steps, scores_EK = group.curves[run.run_id]
+    held_out = dict(zip(steps.tolist(), scores_EK.mean(1).tolist(), strict=True))
+    return Course(
+        run, run.shared_settings["rollout.lag"], by_step("reward/mean"), drift, series, held_out, late_reward(sweep, run)
+    )
 
 
 def finite_mean(values: np.ndarray) -> float:
@@ -126,95 +114,73 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) - 1) / 2
 
 
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's; nan for constants."""
-    x, y = x - x.mean(), y - y.mean()
+def partial_correlation(x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
+    """Of the ranks, when the others' are regressed out; nan where nothing is left of x or y."""
+    x, y, *others = map(ranks, (x, y, *others))
+    design = np.stack([np.ones_like(x), *others], 1)
+    x, y = (values - design @ np.linalg.lstsq(design, values, rcond=None)[0] for values in (x, y))
     scale = np.sqrt((x**2).sum() * (y**2).sum())
     return float((x * y).sum() / scale) if scale > 1e-9 else float("nan")
 
 
-def partial_correlation(x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> float:
-    """Of what is left of x and y when the others are regressed out."""
-    design = np.stack([np.ones_like(x), *others], 1)
-    left = [values - design @ np.linalg.lstsq(design, values, rcond=None)[0] for values in (x, y)]
-    return correlation(*left)
-
-
-def bootstrap(strata: Sequence[Sequence[Course]], of: Callable[[list[list[Course]]], float]) -> Estimate:
-    """`of` of the runs, with percentiles over resamples of the runs of each stratum. The same runs give the same numbers."""
-    generator = np.random.default_rng(0)
-    draws = [
-        of([[stratum[i] for i in generator.integers(len(stratum), size=len(stratum))] for stratum in strata])
-        for _ in range(RESAMPLES)
-    ]
-    known = [value for value in draws if np.isfinite(value)]
-    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    low, high = np.quantile(known, edges) if known and sum(map(len, strata)) > 1 else (np.nan, np.nan)
-    return Estimate(of([list(stratum) for stratum in strata]), float(low), float(high), run_ids(strata))
-
-
-def run_ids(strata: Sequence[Sequence[Course]]) -> list[str]:
-    return [one.run.run_id for stratum in strata for one in stratum]
-
-
-def mean_of(value: Callable[[Course], float], found: dict[str, list[Course]]) -> Estimate:
-    """Mean over all runs that have the value."""
-    having = [one for runs in found.values() for one in runs if np.isfinite(value(one))]
-    values = {one.run.run_id: value(one) for one in having}
-    return bootstrap([having], lambda drawn: finite_mean(np.array([values[one.run.run_id] for one in drawn[0]])))
-
-
-def within_runs(found: dict[str, list[Course]]) -> Estimate:
-    return mean_of(lambda one: one.within, found)
-
-
-def across_runs(found: dict[str, list[Course]], within_rules: bool = True) -> Estimate:
-    """Early drift against later gain; ranks within each rule, or over all runs at once."""
-    strata = [[one for one in runs if np.isfinite(one.early_drift + one.later_gain)] for runs in found.values()]
-    strata = [runs for runs in strata if len(runs) > 1]
-    return bootstrap(strata if within_rules else [sum(strata, [])], pooled_correlation)
-
-
-def pooled_correlation(strata: list[list[Course]]) -> float:
-    """Of ranks within strata, each about its own mean."""
-    if not any(strata):
+def following(drift: np.ndarray, quality: np.ndarray) -> float:
+    """Drift at a step against the change of quality after it, with the step and the quality so far partialled out."""
+    ends = np.arange(AROUND, len(quality) - AROUND + 1)  # steps, from 1
+    before = np.array([quality[t - AROUND : t].mean() for t in ends])
+    after = np.array([quality[t : t + AROUND].mean() for t in ends])
+    at_step = drift[ends - 1]
+    known = np.isfinite(at_step + before + after)
+    if known.sum() < FEWEST:
         return float("nan")
-    sides = []
-    for value in (lambda one: one.early_drift, lambda one: one.later_gain):
-        by_stratum = [ranks(np.array([value(one) for one in runs])) for runs in strata]
-        sides.append(np.concatenate([one - one.mean() for one in by_stratum]))
-    return correlation(*sides)
+    return partial_correlation(*(column[known] for column in (at_step, after - before, ends, before)))
 
 
-def suffix_correlation(found: dict[str, list[Course]]) -> Estimate:
-    return mean_of(lambda one: one.settled("correlation"), found)
+def beyond_shared(one: Course, mates: list[Course]) -> float:
+    """What a run's own drift says of it beyond what the drift of the rule's other seeds says: their shared course is no sign."""
+    return following(one.drift, one.quality) - finite_mean(np.array([following(mate.drift, one.quality) for mate in mates]))
 
 
-def suffix_ratio(found: dict[str, list[Course]]) -> Estimate:
-    """Spread of suffix ratios behind drifted prefixes over that behind calm ones."""
-    return mean_of(lambda one: one.settled("spread_drifted") / one.settled("spread_calm"), found)
+def over_seeds(found: dict[str, list[Course]], value: Callable[[Course], float]) -> Interval | None:
+    """Mean of the runs that have the value, by seed; None without any."""
+    by_seed = defaultdict(list)
+    for one in (one for runs in found.values() for one in runs):
+        if np.isfinite(of := value(one)):
+            by_seed[one.run.seed].append(of)
+    return of_samples(np.array([np.mean(values) for values in by_seed.values()])) if by_seed else None
+
+
+def across_runs(found: dict[str, list[Course]], *controls: Callable[[Course], float]) -> Interval | None:
+    """Early drift against later gain over the seeds of each rule; mean over rules."""
+    by_rule = []
+    for runs in found.values():
+        known = [one for one in runs if np.isfinite(one.early_drift)]
+        if len(known) > len(controls) + 2:
+            columns = [lambda one: one.early_drift, lambda one: one.later_gain, *controls]
+            by_rule.append(partial_correlation(*(np.array([of(one) for one in known]) for of in columns)))
+    by_rule = [value for value in by_rule if np.isfinite(value)]
+    return of_samples(np.array(by_rule)) if by_rule else None
 
 
 BUDGET = {
-    "S": lambda one: one.settled("drift"),
-    "suffix spread, kept tokens": lambda one: one.settled("spread_kept"),
+    "S_T": lambda one: one.settled("drift"),
+    "suffix spread": lambda one: one.settled("spread"),
     "late reward": lambda one: one.late_reward,
+    "held-out": lambda one: one.held_out[max(one.held_out)],
 }
+COSTS, GAINS = ("S_T", "suffix spread"), ("late reward", "held-out")
 
 
-def budget_effects(found: dict[str, list[Course]]) -> dict[str, Interval]:
-    """With the prefix budget less without, paired by seed; nothing unless two seeds have both."""
-    sides = [{one.run.seed: one for one in found.get(name, [])} for name in (WITH, WITHOUT)]
-    seeds = sorted(sides[0].keys() & sides[1].keys())
-    pairs = [(sides[0][seed], sides[1][seed]) for seed in seeds]
-    if len(pairs) < 2:
-        return {}
-    return {name: of_samples(np.array([of(one) - of(other) for one, other in pairs])) for name, of in BUDGET.items()}
+def budget_effect(found: dict[str, list[Course]], value: Callable[[Course], float]) -> Interval | None:
+    """With the prefix budget less without, paired by seed; None unless two seeds have both."""
+    one, other = ({course.run.seed: value(course) for course in found.get(name, [])} for name in (WITH, WITHOUT))
+    gaps = [one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())]
+    gaps = [gap for gap in gaps if np.isfinite(gap)]
+    return of_samples(np.array(gaps)) if len(gaps) > 1 else None
 
 
 @dataclass(frozen=True, eq=False)
 class Mechanism:
-    """The answers on one testbed."""
+    """The answers on one testbed; None where its runs do not say."""
 
     courses: dict[str, list[Course]]
 
@@ -222,52 +188,69 @@ class Mechanism:
     def rules(self) -> dict[str, list[Course]]:
         return {name: runs for name, runs in self.courses.items() if name in RULES}
 
-    @cached_property
-    def within(self) -> Estimate:
-        return within_runs(self.rules)
-
-    def within_rule(self, rule: str) -> Estimate:
-        return within_runs({rule: self.rules.get(rule, [])})
-
-    @cached_property
-    def across(self) -> Estimate:
-        return across_runs(self.rules)
-
-    @cached_property
-    def confounded(self) -> Estimate:
-        return across_runs(self.rules, within_rules=False)
-
-    @cached_property
-    def suffix(self) -> Estimate:
-        return suffix_correlation(self.rules)
-
-    @cached_property
-    def ratio(self) -> Estimate:
-        return suffix_ratio(self.rules)
-
-    @cached_property
-    def budget(self) -> dict[str, Interval]:
-        return budget_effects(self.courses)
+    def within(self, *rules: str) -> Interval | None:
+        """Over the seeds of these rules; of all without any."""
+        found = {rule: runs for rule, runs in self.rules.items() if rule in (rules or RULES)}
+        return over_seeds(found, lambda one: beyond_shared(one, [mate for mate in found[one.run.method] if mate is not one]))
 
     @property
-    def supports(self) -> dict[str, bool]:
+    def within_with_shared(self) -> Interval | None:
+        return over_seeds(self.rules, lambda one: following(one.drift, one.quality))
+
+    @property
+    def across(self) -> Interval | None:
+        return across_runs(self.rules, lambda one: one.middle)
+
+    @property
+    def across_plain(self) -> Interval | None:
+        return across_runs(self.rules)
+
+    @property
+    def suffix(self) -> Interval | None:
+        return over_seeds(self.rules, lambda one: one.settled("correlation"))
+
+    @property
+    def ratio(self) -> Interval | None:
+        """Spread of suffix ratios behind drifted prefixes over that behind calm ones."""
+        return over_seeds(self.rules, lambda one: one.settled("spread_drifted") / one.settled("spread_calm"))
+
+    @cached_property
+    def budget(self) -> dict[str, Interval | None]:
+        return {name: budget_effect(self.courses, of) for name, of in BUDGET.items()}
+
+    @cached_property
+    def supports(self) -> dict[str, bool | None]:
         """Each of the protocol's four questions."""
-        *costs, reward = self.budget.values() or (None,)
-        budget = reward is not None and all(cost.high < 0 for cost in costs) and reward.low > 0
         return {
-            "within runs": self.within.below,
-            "across runs": self.across.below,
-            "suffix": self.suffix.above,
-            "budget": budget,
+            "within runs": below(self.within()),
+            "across runs": below(self.across),
+            "suffix": above(self.suffix),
+            "budget": self.budget_supports,
         }
 
     @property
+    def budget_supports(self) -> bool | None:
+        costs, gains = [below(self.budget[name]) for name in COSTS], [above(self.budget[name]) for name in GAINS]
+        return None if None in costs + gains else all(costs) and any(gains)
+
+    @property
     def verdict(self) -> str:
-        holds = self.supports
-        drift = holds["within runs"] or holds["across runs"]
-        if not drift:
+        within, across, suffix, budget = self.supports.values()
+        if None in (within, across):
+            return "cannot be said"
+        if not within and not across:
             return "not supported"
-        return "supported" if holds["suffix"] and holds["budget"] else "supported in part"
+        if None in (suffix, budget):
+            return "drift goes before losses; the rest was not asked"
+        return "supported" if suffix and budget else "supported in part"
+
+
+def below(found: Interval | None) -> bool | None:
+    return found.high < 0 if found and found.df else None
+
+
+def above(found: Interval | None) -> bool | None:
+    return found.low > 0 if found and found.df else None
 
 
 def mechanism(results: Results | None) -> Mechanism:

@@ -16,6 +16,7 @@ from analysis.scores import GroupScores, Method
 
 TUNING, STUDY, FRESH, ABLATIONS, STRESS, DRIFT = "tuning", "study", "study_fresh", "study_ablations", "stress", "drift"
 LATE_STEPS = 8
+SETTLED = 8  # before this step rollouts come from the base model or nearly so: drift and budget are looked at from here on
 TIE = 0.005  # a setting this close to the highest mean is preferred if it stands further left
 USED_BEFORE = 1  # the seed that had a part in choosing the default settings
 COMMAND = "python -m harness -m experiment={} runs_dir=RUNS, then python -m analysis pack RUNS"

@@ -13,13 +13,12 @@ import numpy as np
 from analysis.load import Sweep, load
 from analysis.options import folder
 from analysis.results import Results, analyse
-from analysis.runs import Run
+from analysis.runs import InputError, Run
 from analysis.scores import GroupScores
 from analysis.study.cells import only_group
-from analysis.study.protocol import late_rewards
+from analysis.study.protocol import SETTLED, late_rewards
 from analysis.tables.record import Cell, Table, markdown
 
-SETTLED = 8  # the first steps, whose rollouts come from the base model, tell little of a budget
 COLUMNS = ["tokens", "entropy", "mean TV", "masked by budget", "δ_b over steps", "base", "headroom", "seed noise", "s a run"]
 
 
@@ -47,7 +46,9 @@ def runs_of(group: GroupScores) -> list[Run]:
 
 def measured(results: Results, group: GroupScores) -> list[str]:
     sweep, runs = results.sweep, runs_of(group)
-    budgeted = [run for run in runs if len(sweep.metric(run, "trust/delta_b_eff")[0])]
+    budgeted = [run for run in runs if run.method_settings.get("prefix_budget")]
+    if not budgeted:
+        raise InputError(f"{group.group.label}: no run of a rule with a prefix budget, add method=cppo to the pilot")
     rates = settled(sweep, budgeted, "trust/delta_b_eff")
     base, best = evaluations(sweep, runs)
     return [

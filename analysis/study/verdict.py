@@ -85,12 +85,15 @@ def line(family: Family, metric: str, rule: str, below: list[str], found: list[P
 
 def gap(pair: Pair, other: str) -> str:
     """Such as: GRPO (+0.6, from −1.9 to +3.1; 80 seeds)."""
-    if not pair.gap.df:
-        return f"{label(other)} ({signed(abs(pair.gap.estimate))}, no interval)"
     low, high = (pair.low, pair.high) if pair.one != other else (-pair.high, -pair.low)
+    return f"{label(other)} ({gap_text(pair, abs(pair.gap.estimate), low, high)})"
+
+
+def gap_text(pair: Pair, estimate: float, low: float, high: float) -> str:
+    if not pair.gap.df:
+        return f"{signed(estimate)}, no interval"
     needed = None if pair.told_apart else pair.seeds_needed
-    seeds = f"; {needed:,} seeds" if needed else ""
-    return f"{label(other)} ({signed(abs(pair.gap.estimate))}, from {signed(low)} to {signed(high)}{seeds})"
+    return f"{signed(estimate)}, from {signed(low)} to {signed(high)}" + (f"; {needed:,} seeds" if needed else "")
 
 
 def collapses(family: Family) -> str:
