@@ -90,7 +90,7 @@ def table_mechanism(answers: dict[str, Mechanism]) -> Table:
     known = {name: one for name, one in answers.items() if one.rules}
     lines = [(text, [ask(one) for one in known.values()]) for text, ask in questions.items()] if known else []
     notes = [
-        "Rank correlations. 95 % intervals: Student's t over seeds (each the mean of its rules), across seeds of a rule over rules. "
+        "Rank correlations. 95 %: Student's t over seeds (each the mean of its rules); across seeds of a rule, over rules. "
         "Within runs: step and quality so far partialled out, and the same coefficient with the drift of the rule's other seeds "
         "taken off. Budget: CPPO less CPPO without prefix budget, paired by seed; late reward and held-out in points."
     ]

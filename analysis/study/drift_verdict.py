@@ -45,10 +45,10 @@ def mechanism_text(name: str, answers: Mechanism) -> str:
     supports = [f"{question}: {said[holds]}" for question, holds in answers.supports.items()]
     budget = [f"{of} {budget_cell(answers, of).text}" for of in BUDGET]
     return (
-        f"**On the {name}: {answers.verdict}** ({', '.join(supports)}). Within runs, beyond other seeds, {found(answers.within())} "
-        f"(the shared course not taken off: {found(answers.within_with_shared)}); across seeds of a rule {found(answers.across)}. "
-        f"Suffix: {found(answers.suffix)}; spread behind drifted prefixes over calm ones {found(answers.ratio)}. With the budget "
-        f"less without: {join(budget)}."
+        f"**On the {name}: {answers.verdict}** ({', '.join(supports)}). Within runs beyond others {found(answers.within())}, "
+        f"with what they share {found(answers.within_with_shared)}; across seeds of a rule {found(answers.across)}. Suffix: "
+        f"{found(answers.suffix)}; spread behind drifted prefixes over calm ones {found(answers.ratio)}. With the budget less "
+        f"without: {join(budget)}."
     )
 
 
