@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from analysis.figures.curves import run_line, series
@@ -44,7 +46,7 @@ def fig_mechanism(answers: Mechanism) -> Plot | Missing:
         return missing(title)
     look = looks(answers.rules)
     panels = [
-        curves_panel(answers, look, "S_T", lambda one: one.drift),
+        replace(curves_panel(answers, look, "S_T", lambda one: one.drift), log_y=True),
         curves_panel(answers, look, "training reward (points)", lambda one: 100 * one.reward),
         across_panel(answers, look),
         rule_dots("within runs", "rank correlation", answers, {"beyond other seeds": own_coefficient(answers)}),
@@ -81,7 +83,8 @@ def across_panel(answers: Mechanism, look: Look) -> Panel:
         Series(label(name), *look[name], *[empty] * 4, [Line(one.run.run_id, *point(one)) for one in runs])
         for name, runs in answers.rules.items()
     ]
-    return Panel("across runs", f"S_T, steps {SETTLED} to {MIDDLE}", f"held-out gained after step {MIDDLE} (points)", each)
+    x, y = f"S_T, steps {SETTLED} to {MIDDLE}", f"held-out gained after step {MIDDLE} (points)"
+    return Panel("across runs", x, y, each, log_x=True)
 
 
 def point(one: Course) -> tuple[np.ndarray, np.ndarray]:
