@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from analysis.stats import Interval
 from analysis.study.cells import Family
 from analysis.study.contrasts import Pair
 from analysis.study.drift import NO_DRIFT, ablation_pairs, budget_cell, number
@@ -43,14 +42,13 @@ def difference(pair: Pair) -> str:
 def mechanism_text(name: str, answers: Mechanism) -> str:
     said = {None: "not asked", True: "yes", False: "no"}
     supports = [f"{question}: {said[holds]}" for question, holds in answers.supports.items()]
-    budget = [f"{of} {budget_cell(answers, of).text}" for of in BUDGET]
-    return (
-        f"**On the {name}: {answers.verdict}** ({', '.join(supports)}). Within runs beyond others {found(answers.within())}, "
-        f"with what they share {found(answers.within_with_shared)}; across seeds of a rule {found(answers.across)}. Suffix: "
-        f"{found(answers.suffix)}; spread behind drifted prefixes over calm ones {found(answers.ratio)}. With the budget less "
-        f"without: {join(budget)}."
-    )
-
-
-def found(interval: Interval | None) -> str:
-    return "not asked" if interval is None else number(interval)
+    measured = {
+        "within runs beyond others": answers.within(),
+        "the same with what they share": answers.within_with_shared,
+        "across seeds of a rule": answers.across,
+        "suffix": answers.suffix,
+        "spread behind drifted prefixes over calm ones": answers.ratio,
+    }
+    texts = [f"{what} {number(found)}" for what, found in measured.items() if found]
+    texts += [f"{of} with the budget less without {budget_cell(answers, of).text}" for of in BUDGET if answers.budget[of]]
+    return f"**On the {name}: {answers.verdict}** ({', '.join(supports)}). Measured: {'; '.join(texts) or 'nothing'}."
