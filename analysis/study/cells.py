@@ -32,6 +32,7 @@ class StudyCell:
     values: dict[str, np.ndarray]
     collapsed: list[str]  # run ids
     note: str = ""
+    mismatched: list[str] = field(default_factory=list)  # run ids marked for their mismatch, where these are looked at apart
 
     def __len__(self) -> int:
         return len(self.seeds)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from analysis.results import Results
-from analysis.runs import InputError, differing, listing
+from analysis.runs import InputError, Run, differing, listing
 from analysis.scores import GroupScores
 from analysis.study.cells import StudyCell, study_cell
 from analysis.study.protocol import COMMAND, METRIC_NOTE, STRESS
@@ -16,7 +16,9 @@ from analysis.study.tables import behind
 from analysis.style import TUNED, label, ordered
 from analysis.tables.cells import MISSING, points
 from analysis.tables.record import Cell, Table
+from harness.telemetry.collapse import first_breach
 
+BY_MISMATCH = "mismatch KL"  # in the reason of a collapse (harness/telemetry/collapse.py)
 NO_STRESS = f"missing: no finished runs of the stress map. Made by: {COMMAND.format(STRESS)}"
 Place = tuple[str, str]  # (axis, level)
 
@@ -99,10 +101,29 @@ def stress_map(results: Results | None) -> StressMap:
         place = place_of(group)
         if place in found:
             raise InputError(f"{group.group.label}: another group is at {' '.join(place)} too, pack only one of them")
-        found[place] = {name: study_cell(results, group, name) for name in ordered(group.scored)}
+        found[place] = {name: stress_cell(results, group, name) for name in ordered(group.scored)}
     default = found.get(AXES[0].default_place, {})
     places = [(axis.name, text) for axis in AXES for text in axis.levels.values()]
     return StressMap({place: default if place in DEFAULTS else found.get(place, {}) for place in places})
+
+
+def stress_cell(results: Results, group: GroupScores, name: str) -> StudyCell:
+    """Collapsed are the runs that failed to learn; a mark for the mismatch alone is looked at again without that check."""
+    runs = {run.run_id: run for run in group.methods[name].runs}
+    cell = study_cell(results, group, name)
+    by_mismatch = [run_id for run_id in cell.collapsed if BY_MISMATCH in (runs[run_id].status.get("collapse_reason") or "")]
+    passed = [run_id for run_id in by_mismatch if not fails_otherwise(results, group, runs[run_id])]
+    return replace(cell, collapsed=[run_id for run_id in cell.collapsed if run_id not in passed], mismatched=by_mismatch)
+
+
+def fails_otherwise(results: Results, group: GroupScores, run: Run) -> bool:
+    """By the collapse rule without its check of the mismatch."""
+    table = results.sweep.metrics[results.sweep.metrics["run_id"] == run.run_id].drop(columns="run_id")
+    rows = [{key: value for key, value in row.items() if value == value} for row in table.to_dict("records")]
+    steps, scores_EK = group.curves[run.run_id]
+    thresholds = run.settings["train"]["collapse"] | {"mismatch_rise": float("inf")}
+    evaluations = zip(steps.tolist(), scores_EK.mean(1).tolist(), strict=True)
+    return first_breach(rows, evaluations, thresholds, run.steps) is not None
 
 
 def place_of(group: GroupScores) -> Place:
@@ -129,13 +150,14 @@ def unmatched(results: Results | None) -> str:
 
 def table_stress(stress: StressMap) -> Table:
     """Levels down, rules across."""
-    lines = [(": ".join(place), [stress_cell(stress, place, preset) for preset in stress.presets]) for place in stress.cells]
+    lines = [(": ".join(place), [table_cell(stress, place, preset) for preset in stress.presets]) for place in stress.cells]
     default = ", ".join(" ".join(axis.default_place) for axis in AXES)
     notes = [
         f"Late reward / held-out, collapsed runs. {METRIC_NOTE} Means over seeds {', '.join(map(str, stress.seeds))}. Held-out "
         "problems are the same everywhere, late rewards with other operations are of other problems.",
         f"Each line changes one setting of the default ({default}), whose own runs stand once in each axis. Rules as tuned at "
-        "the default. Bold: the rule breaks, both of its runs collapse there and none at the default.",
+        "the default. Bold: the rule breaks, both of its runs collapse there and none at the default. (1 m): one run was marked "
+        "for its mismatch: engine and learner came to differ more than at its start; it counts if it fails otherwise too.",
     ]
     columns = [stress.texts[preset] for preset in stress.presets]
     if not stress.presets:
@@ -143,11 +165,12 @@ def table_stress(stress: StressMap) -> Table:
     return Table("table_stress", "The stress map", columns, lines, notes, corner="setting")
 
 
-def stress_cell(stress: StressMap, place: Place, preset: str) -> Cell:
+def table_cell(stress: StressMap, place: Place, preset: str) -> Cell:
     cell = stress.cells[place].get(preset)
     if cell is None:
         return Cell(MISSING)
     late, final = (float(cell.values[metric].mean()) for metric in ("late", "final"))
     values = {"late": late, "final": final, "num_collapsed": cell.num_collapsed, "num_seeds": len(cell)}
-    text = f"{points(late)} / {points(final)}, {cell.num_collapsed}/{len(cell)}"
+    marks = f" ({len(cell.mismatched)} m)" if cell.mismatched else ""
+    text = f"{points(late)} / {points(final)}, {cell.num_collapsed}/{len(cell)}{marks}"
     return behind([Cell(text, values, emphasis="best" if stress.breaks(place, preset) else "")], cell.run_ids)[0]

@@ -14,7 +14,7 @@ from analysis.packs import pack
 from analysis.results import analyse
 from analysis.runs import InputError
 from analysis.study.protocol import COMMAND
-from analysis.study.stress import AXES, StressMap, hashable, place_of, stress_map, unmatched
+from analysis.study.stress import AXES, StressMap, hashable, place_of, stress_map, table_stress, unmatched
 from analysis.study.stress_verdict import loses_most, stress_texts
 from evals.chain import TRAIN_OPERATIONS
 
@@ -146,6 +146,28 @@ def test_words(out):
     assert "- 0: GRPO +5.0 (+5.0 and +5.0) and CPPO +9.0 (+10.0 and +8.0). Collapsed 0/4 (0 to 60 %)." in words
     assert "- 4e-4: missing." in words
     assert "Missing runs: updates per batch 2 (6 of 6)" in words and "lag 0 (2 of 6), lag 8 (1 of 6)" in words
+
+
+def marked_for_mismatch(folder: Path) -> None:
+    thresholds = yaml.safe_load(Path("conf/train/matched.yaml").read_text(encoding="utf-8"))["collapse"]
+    config, status = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "status"))
+    config["settings"]["train"]["collapse"] = thresholds
+    status |= {"collapse_step": 12, "collapse_reason": "mismatch KL over 10 times its start"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "status.json").write_text(json.dumps(status))
+
+
+def test_a_run_marked_for_its_mismatch_collapsed_only_if_it_fails_otherwise(tmp_path):
+    for seed, curve in enumerate(([0.25, 0.5, 0.5, 0.5, 0.5], [0.25, 0.5, 0.2, 0.2, 0.2]), start=1):
+        options = {"experiment": "stress", "rule": "grpo", "reward": 0.4, "stress": "float16"}
+        marked_for_mismatch(
+            write_run(tmp_path, "grpo_tuned", seed, curve, **options, changed={"rollout.precision": "float16"})
+        )
+    stress = stress_map(analyse(load([tmp_path])))
+    (cell,) = stress.cells["precision", "float16"].values()
+    assert [run_id.split("/")[-1][:6] for run_id in cell.collapsed] == ["seed=2"] and len(cell.mismatched) == 2
+    shown = dict(table_stress(stress).rows)["precision: float16"][0].text
+    assert shown.endswith(", 1/2 (2 m)")
 
 
 def test_an_absent_map_is_said_with_its_command():
