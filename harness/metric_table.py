@@ -52,7 +52,7 @@ METRICS = [
     Metric("trust/div_by_pos/<bucket>", "", "the same by relative position in the response", "mean in the bucket"),
     Metric("trust/div_top10_by_pos/<bucket>", "", "the same, mean of the highest tenth", "mean of the bucket's highest tenth"),
     Metric("trust/mask_by_pos/<bucket>", "share", "trust/mask_frac by relative position", "mean in the bucket"),
-    Metric("prefix/drift", "", "S_T, train.divergence summed over a learned response of 2 tokens or more", "mean over responses, then over updates with 8 such or more"),
+    Metric("prefix/drift", "", "S_T, train.divergence summed over a learned response of 2 tokens or more", "mean over responses, then over updates with 8 such or more that have moved at all"),
     Metric("prefix/suffix_spread", "nat/√token", "z, the second half's summed log ρ over the root of its length (harness/telemetry/prefix.py)", "standard deviation over responses, mean over updates"),
     Metric("prefix/suffix_spread_kept", "nat/√token", "the same over the tokens that the rule keeps", "likewise"),
     Metric("prefix/suffix_spread_calm", "nat/√token", "the same of the half of the responses whose first half diverged less (per token)", "likewise"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from harness.learning.learner import Judged, Update
 
 MIN_RESPONSES = 8  # of an update, for a correlation over them
+ROUNDING = 1e-5  # divergence per token below which rounding orders the responses: an update at the weights that sampled
 
 
 @dataclass
@@ -49,13 +50,13 @@ def halves(judged: Judged) -> tuple[Tensor, ...]:
 
 
 def prefix_metrics(updates: list[Update]) -> dict[str, float]:
-    """Mean over the step's updates; an update with few responses has no say."""
+    """Mean over the step's updates; one with few responses, or at the weights that sampled, has no say."""
     found = [metrics for update in updates if update.judged and (metrics := update_metrics(Halves.of(update.judged)))]
     return {key: sum(one[key] for one in found) / len(found) for key in (found[0] if found else ())}
 
 
 def update_metrics(halves: Halves) -> dict[str, float]:
-    if len(halves.rate) < MIN_RESPONSES:
+    if len(halves.rate) < MIN_RESPONSES or halves.rate.max() < ROUNDING:
         return {}
     order = halves.rate.argsort(stable=True)
     half = len(order) // 2

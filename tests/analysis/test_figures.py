@@ -82,7 +82,7 @@ def test_ablation_panels_go_by_settings_not_by_names(tmp_path):
     results = analyse(load([tmp_path]))
     panels = {panel.title: list(by_label(panel)) for panel in FIGURES["fig5"](results).panels}
     assert panels == {
-        "chain: position weight": ["CPPO", "DPPO", "CPPO, no position weight"],
+        "chain: position weight": ["CPPO", "DPPO", "CPPO, no position weight", "CPPO, reversed weights"],
         "chain: prefix budget": ["CPPO", "DPPO", "CPPO, no prefix budget", "CPPO, fixed δ_b = 0.03"],
         "chain: shuffled weights": ["CPPO", "DPPO", "CPPO, shuffled weights"],
     }

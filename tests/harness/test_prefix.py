@@ -76,6 +76,12 @@ def rows(part: Judged, start: int, end: int) -> Judged:
     return Judged(cut, decision, part.divergence[start:end], part.entropy[start:end], None)
 
 
+def test_an_update_at_the_weights_that_sampled_has_no_say():
+    part, equal = judged(5), judged(6)
+    equal.divergence *= 1e-6
+    assert prefix_metrics([update(equal), update(part)]) == prefix_metrics([update(part)])
+
+
 def test_policies_that_are_equal_correlate_with_nothing():
     zero = torch.zeros(9)
     assert rank_correlation(zero, torch.arange(9.0)) == rank_correlation(torch.arange(9.0), zero) == 0

@@ -73,6 +73,10 @@ def files(folder: RunFolder) -> set[str]:
     return {str(path) for path in paths if path.parts[0] != "logs"}
 
 
+# These order a few responses, and rounding turns near ties round.
+ORDERED = {f"prefix/{key}" for key in ("rank_correlation", "suffix_spread_calm", "suffix_spread_drifted")}
+
+
 def assert_same_numbers(found: RunFolder, expected: RunFolder) -> None:
     assert found.state == expected.state == "completed"
     assert files(found) == files(expected)
@@ -83,7 +87,8 @@ def assert_same_numbers(found: RunFolder, expected: RunFolder) -> None:
             assert row.keys() == wanted.keys()
             for key in row.keys() - {"by_position", "rule", "cost/learned_positions"}:  # how much is padding is up to the split
                 if not key.startswith("mismatch/"):
-                    assert row[key] == pytest.approx(wanted[key], rel=2e-3, abs=1e-5), (name, row["step"], key)
+                    noise = 0.1 if key in ORDERED else 1e-5
+                    assert row[key] == pytest.approx(wanted[key], rel=2e-3, abs=noise), (name, row["step"], key)
     assert all(row["mismatch/max_error"] < 1e-4 for row in found.rows("metrics") if "mismatch/max_error" in row)
 
 
