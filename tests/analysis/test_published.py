@@ -7,6 +7,7 @@ import pytest
 from analysis.output import Output
 from analysis.study.command import study, unpacked
 
+pytestmark = pytest.mark.slow  # it reads every pack
 PACKS = Path(__file__).parents[2] / "docs" / "study"
 PUBLISHED = sorted((PACKS / "results").glob("*.md"))
 

@@ -110,7 +110,10 @@ def middling_model(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("changes", [(), ("train.precision=bfloat16",), ("cluster.activation_checkpointing=true",)])
+SLOW = [("train.precision=bfloat16",), ("cluster.activation_checkpointing=true",)]
+
+
+@pytest.mark.parametrize("changes", [(), *(pytest.param(changes, marks=pytest.mark.slow) for changes in SLOW)])
 def test_memory_is_within_a_fifth_of_what_a_process_takes(middling_model, changes):
     words = expand_model([f"model={middling_model}"]) + [
         "method=cppo", "train.prompts_per_step=2", "train.group_size=8", "train.updates_per_step=1", "train.token_budget=2048",

@@ -364,6 +364,7 @@ def test_the_status_says_what_determinism_depends_on(undisturbed):
     assert (log["number"], log["state"], log["step"]) == (1, "completed", 3) and log["command"] == status["command"]
 
 
+@pytest.mark.slow
 def test_a_short_kill_campaign(faults, tmp_path):
     words = ["--kills", "6", "--methods", "dppo", "--seeds", "1", "--folder", str(tmp_path), *QUICK, "cluster=debug"]
     root, environment = Path(faults.__file__).parents[1], {**os.environ, "OMP_NUM_THREADS": "1"}
