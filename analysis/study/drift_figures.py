@@ -12,7 +12,7 @@ from analysis.figures.record import Dots, DotSeries, Line, Missing, Panel, Plot,
 from analysis.study.cells import Family
 from analysis.study.drift import over
 from analysis.study.figures import COLOURS, NOTHING, dots
-from analysis.study.mechanism import MIDDLE, Course, Mechanism, beyond_shared
+from analysis.study.mechanism import MIDDLE, Course, Mechanism
 from analysis.study.protocol import COMMAND, DRIFT, METRIC_NOTE, METRICS, SETTLED
 from analysis.style import label, looks
 
@@ -49,7 +49,7 @@ def fig_mechanism(answers: Mechanism) -> Plot | Missing:
         replace(curves_panel(answers, look, "S_T", lambda one: one.drift), log_y=True),
         curves_panel(answers, look, "training reward (points)", lambda one: 100 * one.reward),
         across_panel(answers, look),
-        rule_dots("within runs", "rank correlation", answers, {"beyond other seeds": own_coefficient(answers)}),
+        rule_dots("within runs", "rank correlation", answers, {"beyond other seeds": answers.beyond_others}),
         rule_dots("suffix ratios", "spread of z (nat/√token)", answers, SPREADS),
     ]
     notes = [
@@ -89,10 +89,6 @@ def across_panel(answers: Mechanism, look: Look) -> Panel:
 
 def point(one: Course) -> tuple[np.ndarray, np.ndarray]:
     return np.array([one.early_drift]), np.array([100 * one.later_gain])
-
-
-def own_coefficient(answers: Mechanism):
-    return lambda one: beyond_shared(one, [mate for mate in answers.rules[one.run.method] if mate is not one])
 
 
 def rule_dots(title: str, xlabel: str, answers: Mechanism, values: dict) -> Dots:

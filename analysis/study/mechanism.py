@@ -135,11 +135,6 @@ def following(drift: np.ndarray, quality: np.ndarray) -> float:
     return partial_correlation(*(column[known] for column in (at_step, after - before, ends, before)))
 
 
-def beyond_shared(one: Course, mates: list[Course]) -> float:
-    """What a run's own drift says of it beyond what the drift of the rule's other seeds says: their shared course is no sign."""
-    return following(one.drift, one.quality) - finite_mean(np.array([following(mate.drift, one.quality) for mate in mates]))
-
-
 def over_seeds(found: dict[str, list[Course]], value: Callable[[Course], float]) -> Interval | None:
     """Mean of the runs that have the value, by seed; None without any."""
     by_seed = defaultdict(list)
@@ -188,10 +183,14 @@ class Mechanism:
     def rules(self) -> dict[str, list[Course]]:
         return {name: runs for name, runs in self.courses.items() if name in RULES}
 
+    def beyond_others(self, one: Course) -> float:
+        """What a run's own drift says of it beyond what the rule's other seeds' drift says: their shared course is no sign."""
+        mates = [following(mate.drift, one.quality) for mate in self.rules[one.run.method] if mate is not one]
+        return following(one.drift, one.quality) - finite_mean(np.array(mates))
+
     def within(self, *rules: str) -> Interval | None:
         """Over the seeds of these rules; of all without any."""
-        found = {rule: runs for rule, runs in self.rules.items() if rule in (rules or RULES)}
-        return over_seeds(found, lambda one: beyond_shared(one, [mate for mate in found[one.run.method] if mate is not one]))
+        return over_seeds({rule: runs for rule, runs in self.rules.items() if rule in (rules or RULES)}, self.beyond_others)
 
     @property
     def within_with_shared(self) -> Interval | None:

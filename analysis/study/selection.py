@@ -50,7 +50,8 @@ def measured(results: Results, group: GroupScores) -> list[str]:
     if not budgeted:
         raise InputError(f"{group.group.label}: no run of a rule with a prefix budget, add method=cppo to the pilot")
     rates = settled(sweep, budgeted, "trust/delta_b_eff")
-    base, best = evaluations(sweep, runs)
+    base = np.mean([scores_EK[steps == 0].mean() for steps, scores_EK in group.curves.values()])
+    best = max(scores_EK.mean(1).max() for _, scores_EK in group.curves.values())
     return [
         f"{settled(sweep, runs, 'response_length/mean').mean():.0f}",
         f"{settled(sweep, runs, 'actor/entropy').mean():.3f}",
@@ -71,14 +72,6 @@ def settled(sweep: Sweep, runs: list[Run], key: str) -> np.ndarray:
 
 def total(sweep: Sweep, run: Run, key: str) -> float:
     return float(sweep.metric(run, key)[1].sum())
-
-
-def evaluations(sweep: Sweep, runs: list[Run]) -> tuple[float, float]:
-    """(at step 0, the best of any run and step), mean of the levels."""
-    mine = sweep.evals[sweep.evals["run_id"].isin([run.run_id for run in runs])]
-    table = mine.groupby(["run_id", "step", "benchmark"], observed=True)[["num_correct", "n"]].sum()
-    scores = (table["num_correct"] / table["n"]).groupby(["run_id", "step"], observed=True).mean()
-    return float(scores.xs(0, level="step").mean()), float(scores.max())
 
 
 def pooled_sd(samples: Iterable[np.ndarray]) -> float:

@@ -22,7 +22,7 @@ FORMS = [
 ]  # fmt: skip
 GOLDS = [
     "204", "025", "7", "1,234", "-3", "\\frac{3}{4}", "\\frac34", "2\\sqrt{3}", "\\sqrt5", "(1,-2)", "50\\%", "\\$12",
-    "90^\\circ",    "\\text{even}", "x^2-3x+2", "y=2x+1", "\\begin{pmatrix}1&2\\end{pmatrix}", "3 \\text{ cm}", "12_{8}", "[0,1)",
+    "90^\\circ", "\\text{even}", "x^2-3x+2", "y=2x+1", "\\begin{pmatrix}1&2\\end{pmatrix}", "3 \\text{ cm}", "12_{8}", "[0,1)",
     "\\dfrac{a}{b}",
 ]  # fmt: skip
 
