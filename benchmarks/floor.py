@@ -30,20 +30,24 @@ def run(quick: bool) -> list[Ratio]:
 
 def learner_ratio(folder: Path, workload: Workload, num_rounds: int) -> Ratio:
     model = save_model(folder / workload.name, workload)
-    harness = Harness(model, write_problems(folder / "problems.jsonl"), workload)
-    parts = harness.parts
-    experience = sampled_experience(parts)
+    harness = Harness(model, write_problems(folder / "problems.jsonl", workload), workload)
+    text = f"learner, all included, against bare passes, {workload.name}"
+    return Ratio(f"learner_vs_bare_{workload.name}", text, beside_bare_passes(harness.parts, num_rounds), 0.95)
+
+
+def beside_bare_passes(parts, num_rounds: int, step: int = 1) -> list[float]:
+    """On what the next step samples."""
+    experience = sampled_experience(parts, step)
     split = minibatches(len(experience), parts.config.train.updates_per_step, seed=0)
     batches = [experience.rows(rows) for rows in split]
     sides = {"learner": whole_learner(parts, batches), "bare": bare_passes(parts, batches)}
-    values = faster(interleaved(sides, num_rounds), "bare", "learner", "learn")
-    return Ratio(f"learner_vs_bare_{workload.name}", f"learner, all included, against bare passes, {workload.name}", values, 0.95)
+    return faster(interleaved(sides, num_rounds), "bare", "learner", "learn")
 
 
-def sampled_experience(parts) -> Experience:
-    rollout, _ = parts.queue.take(1)
-    advantages, informative = group_advantages(parts.rewards(1, rollout), rollout.group_size, "none")
-    return build_experience(rollout, advantages, informative, parts.queue.keys(1))
+def sampled_experience(parts, step: int = 1) -> Experience:
+    rollout, _ = parts.queue.take(step)
+    advantages, informative = group_advantages(parts.rewards(step, rollout), rollout.group_size, "none")
+    return build_experience(rollout, advantages, informative, parts.queue.keys(step))
 
 
 def whole_learner(parts, batches: list[Experience]) -> Callable[[], Clock]:
@@ -68,9 +72,11 @@ def bare_passes(parts, batches: list[Experience]) -> Callable[[], Clock]:
         with clock("learn"):
             for batch in batches:
                 for rows in microbatches(batch, budget):
-                    part = batch.rows(rows)
-                    logits = model(part.inputs, use_cache=False).logits[:, :-1]
-                    F.cross_entropy(logits.flatten(0, 1), part.inputs[:, 1:].flatten()).backward()
+                    inputs = batch.rows(rows).inputs.to(parts.ranks.device)
+                    with parts.learner.autocast():
+                        logits = model(inputs, use_cache=False).logits[:, :-1]
+                        loss = F.cross_entropy(logits.flatten(0, 1), inputs[:, 1:].flatten())
+                    loss.backward()
                 model.zero_grad(set_to_none=True)
         return clock
 

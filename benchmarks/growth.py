@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.peers import quiet
 from benchmarks.ratio import Clock, Ratio, interleaved
 from benchmarks.sides import Harness
-from benchmarks.workload import FIXED, save_model, trained_run, write_problems
+from benchmarks.workload import FIXED, QWEN3_TINY, save_model, trained_run, write_problems
 
 LINEAR = 1.1
 STEPS_OF_A_LONG_RUN = 2000
@@ -37,11 +37,11 @@ def run(quick: bool) -> list[Ratio]:
 
 
 def sized(folder: Path, length: int = 64, num_layers: int = 3, prompts: int = 8, updates: int = 4) -> Harness:
-    workload = replace(FIXED, max_response_length=length)
-    name = f"{length}-{num_layers}-{prompts}-{updates}"
-    model = save_model(folder / name, workload, num_layers)
-    changes = f"train.prompts_per_step={prompts}", f"train.updates_per_step={updates}"
-    return Harness(model, write_problems(folder / "problems.jsonl"), workload, *changes)
+    sizes = QWEN3_TINY | {"num_hidden_layers": num_layers}
+    workload = replace(FIXED, max_response_length=length, sizes=sizes, num_prompts=prompts)
+    model = save_model(folder / f"{length}-{num_layers}-{prompts}-{updates}", workload)
+    problems = write_problems(folder / "problems.jsonl", workload)
+    return Harness(model, problems, workload, f"train.updates_per_step={updates}")
 
 
 # key, what grows, a small and a large case, how many times the size, target

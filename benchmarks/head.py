@@ -23,34 +23,35 @@ from harness.planning.measure import PROMPT_RETURN, Watermark
 VOCAB, HIDDEN, TOP_K, CHUNK = 151_936, 256, 20, 128
 
 
-def materialised(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
-    logprobs = (hidden @ weight.T).log_softmax(-1)
+def materialised(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor, chunk: int) -> Tensor:
+    logprobs = (hidden @ weight.T).float().log_softmax(-1)
     with torch.no_grad():
         logprobs.gather(-1, topk_ids)
         -(logprobs.exp() * logprobs).sum(-1)
     return logprobs.gather(-1, tokens[:, None]).squeeze(-1)
 
 
-def harness(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
+def harness(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor, chunk: int) -> Tensor:
     from harness.learning.logprobs import token_logprobs
 
-    head = torch.nn.Linear(HIDDEN, VOCAB, bias=False, device="meta")
+    head = torch.nn.Linear(*reversed(weight.shape), bias=False, device="meta")
     head.weight = torch.nn.Parameter(weight, requires_grad=True)
-    return token_logprobs(hidden, head, tokens, topk_ids, CHUNK).logprobs
+    return token_logprobs(hidden, head, tokens, topk_ids, chunk).logprobs
 
 
-def trl(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
+def trl(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor, chunk: int) -> Tensor:
     from trl.kernels import ChunkedLogProbFunction
 
     return ChunkedLogProbFunction.apply(hidden, weight, None, tokens, 1.0, 8192)[0]
 
 
-def liger(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor) -> Tensor:
+def liger(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor, chunk: int) -> Tensor:
     from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss
 
     loss = LigerFusedLinearGRPOLoss(beta=0.0, compiled=False, use_ref_model=False)  # a row at a time
-    rows = hidden.view(-1, CHUNK, HIDDEN)
-    return loss(rows, weight, tokens.view(-1, CHUNK), torch.ones(len(rows), CHUNK), torch.ones(len(rows)))[0]
+    rows = hidden.view(-1, chunk, hidden.shape[-1])
+    ones = torch.ones(rows.shape[:2], device=hidden.device)
+    return loss(rows, weight, tokens.view(-1, chunk), ones, ones[:, 0])[0]
 
 
 WAYS: dict[str, Callable[..., Tensor]] = {"materialised": materialised, "harness": harness, "trl": trl, "liger": liger}
@@ -82,16 +83,21 @@ def alone(way: str, num_tokens: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def inputs(num_tokens: int, hidden_size: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Of a way: hidden states, weights, tokens and 20 ids each; the first two with gradient."""
+    generator = torch.Generator(device).manual_seed(0)
+    normal = lambda *shape: torch.randn(*shape, generator=generator, device=device).to(dtype)
+    ids = lambda *shape: torch.randint(VOCAB, shape, generator=generator, device=device)
+    weight = 0.02 * normal(VOCAB, hidden_size)
+    return [normal(num_tokens, hidden_size).requires_grad_(), weight.requires_grad_(), ids(num_tokens), ids(num_tokens, TOP_K)]
+
+
 def forward_backward(way: str, num_tokens: int) -> dict:
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(num_tokens, HIDDEN, generator=generator, requires_grad=True)
-    weight = (0.02 * torch.randn(VOCAB, HIDDEN, generator=generator)).requires_grad_()
-    tokens = torch.randint(VOCAB, (num_tokens,), generator=generator)
-    topk_ids = torch.randint(VOCAB, (num_tokens, TOP_K), generator=generator)
+    tensors = inputs(num_tokens, HIDDEN)
     with Watermark() as watermark:
         start = time.perf_counter()
-        WAYS[way](hidden, weight, tokens, topk_ids).sum().backward()
+        WAYS[way](*tensors, CHUNK).sum().backward()
         seconds = time.perf_counter() - start
     return {"bytes": watermark.bytes, "seconds": seconds}
 

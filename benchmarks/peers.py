@@ -19,7 +19,7 @@ def run(quick: bool) -> list[Ratio]:
 def compare(workload: Workload, num_rounds: int) -> list[Ratio]:
     with tempfile.TemporaryDirectory() as name, quiet():
         folder = save_model(Path(name) / "model", workload)
-        harness = Harness(folder, write_problems(Path(name) / "problems.jsonl"), workload)
+        harness = Harness(folder, write_problems(Path(name) / "problems.jsonl", workload), workload)
         sides = {"harness": harness, "hand": HandLoop(folder, workload), "trl": TRL(folder, workload)}
         rounds = interleaved(sides, num_rounds)
     varied = workload is VARIED

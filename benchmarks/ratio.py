@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
+import torch
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -39,6 +41,13 @@ class Ratio:
 HEAD = "| key | what | median | from – to | rounds | target |\n|---|---|---|---|---|---|"
 
 
+def now() -> float:
+    """Seconds, when a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 @dataclass
 class Clock:
     """Seconds by name, and what they were spent on."""
@@ -48,9 +57,9 @@ class Clock:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = now()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + now() - start
 
     def per_token(self, name: str) -> float:
         return self.seconds[name] / self.tokens

@@ -5,15 +5,14 @@ Each side is made once for a workload; calling it does one step and says what it
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.ratio import Clock
-from benchmarks.workload import GROUP, NUM_RESPONSES, NUM_UPDATES, PAD, Workload, make_tokenizer, prompt_texts
+from benchmarks.ratio import Clock, now
+from benchmarks.workload import GROUP, NUM_UPDATES, PAD, Workload, make_tokenizer, prompt_texts
 
 LEARNING_RATE = 1e-6
 TOP_K = 20
@@ -23,6 +22,7 @@ class Harness:
     """The loop's own step, with everything that belongs to it: canary, rewards, rule, divergence, metrics, push."""
 
     def __init__(self, folder: Path, problems: Path, workload: Workload, *overrides: str):
+        from harness.distributed import join
         from harness.parts import build
         from harness.planning.measure import EverySecondRight
         from harness.settings.compose import compose_plan, expand_model
@@ -31,15 +31,16 @@ class Harness:
             expand_model([f"model={folder}"])
             + [
                 "method=grpo", f"runs_dir={folder / 'runs'}", "train.steps=1000", "train.warmup_updates=0", "rollout.lag=0",
-                f"train.prompts_per_step={NUM_RESPONSES // GROUP}", f"train.group_size={GROUP}",
+                f"train.prompts_per_step={workload.num_prompts}", f"train.group_size={GROUP}",
                 f"train.updates_per_step={NUM_UPDATES}", f"train.lr={LEARNING_RATE}",
                 f"train.token_budget={workload.token_budget}", f"rollout.top_k={TOP_K}",
                 "data=jsonl", f"data.path={problems}", "data.template=raw", "data.grader=chain", "data.max_prompt_length=16",
                 f"data.max_response_length={workload.max_response_length}", "eval=chain", "eval.benchmarks=[]",
-                "record.shadow_every=0", "record.batches_every=0", "record.trace_prompts=0", *overrides,
+                "record.shadow_every=0", "record.batches_every=0", "record.trace_prompts=0", *workload.settings, *overrides,
             ]
         )  # fmt: skip
         plan.folder.path.mkdir(parents=True, exist_ok=True)
+        join(plan.config.cluster.device)
         self.parts, self.num_steps = build(plan), 0
         self.parts.reward_grader = EverySecondRight()
 
@@ -58,9 +59,9 @@ class Harness:
 
 
 class TRL:
-    """GRPOTrainer as an experienced user sets it for a CPU: no gradient checkpointing, no KL term, 4 updates a generation."""
+    """GRPOTrainer as an experienced user sets it: no gradient checkpointing, no KL term, 4 updates a generation."""
 
-    def __init__(self, folder: Path, workload: Workload):
+    def __init__(self, folder: Path, workload: Workload, **options):
         from datasets import Dataset
         from transformers import AutoModelForCausalLM, TrainerCallback
         from trl import GRPOConfig, GRPOTrainer
@@ -69,24 +70,26 @@ class TRL:
 
         class Clock(TrainerCallback):
             def on_step_begin(self, args, state, control, **rest):
-                side.started = side.started or time.perf_counter()
+                side.started = side.started or now()
 
             def on_step_end(self, args, state, control, **rest):
-                side.ended = time.perf_counter()
+                side.ended = now()
 
+        on_gpu, num_batches = torch.cuda.is_available(), workload.num_responses // workload.rows_at_once
         config = GRPOConfig(
-            output_dir=str(folder / "trl"), per_device_train_batch_size=NUM_RESPONSES // NUM_UPDATES,
-            steps_per_generation=NUM_UPDATES, num_generations=GROUP, max_steps=NUM_UPDATES, num_iterations=1,
-            max_completion_length=workload.max_response_length, learning_rate=LEARNING_RATE, lr_scheduler_type="constant",
-            beta=0.0, temperature=1.0, top_p=1.0, top_k=0, scale_rewards="none", gradient_checkpointing=False, use_cpu=True,
-            bf16=False, fp16=False, report_to=[], logging_strategy="no", save_strategy="no", disable_tqdm=True,
-            shuffle_dataset=False, dataloader_pin_memory=False,
+            output_dir=str(folder / "trl"), use_cpu=not on_gpu, bf16=on_gpu, fp16=False,
+            per_device_train_batch_size=workload.rows_at_once, num_generations=GROUP, steps_per_generation=num_batches,
+            gradient_accumulation_steps=num_batches // NUM_UPDATES, max_steps=NUM_UPDATES, num_iterations=1,
+            max_completion_length=workload.max_response_length, temperature=1.0, top_p=1.0, top_k=0,
+            learning_rate=LEARNING_RATE, lr_scheduler_type="constant", beta=0.0, scale_rewards="none",
+            gradient_checkpointing=False, shuffle_dataset=False, dataloader_pin_memory=False,
+            report_to=[], logging_strategy="no", save_strategy="no", disable_tqdm=True, **options,
         )  # fmt: skip
         self.trainer = GRPOTrainer(
             AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
             reward_funcs=lambda completion_ids, **rest: [float(i % 2) for i in range(len(completion_ids))],
             args=config,
-            train_dataset=Dataset.from_dict({"prompt": prompt_texts()}),
+            train_dataset=Dataset.from_dict({"prompt": prompt_texts(workload)}),
             processing_class=make_tokenizer(workload),
             callbacks=[Clock()],
         )
@@ -117,7 +120,7 @@ class HandLoop:
         self.workload = workload
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), LEARNING_RATE, weight_decay=0.0)
-        self.prompts = torch.tensor(make_tokenizer(workload)(prompt_texts())["input_ids"])
+        self.prompts = torch.tensor(make_tokenizer(workload)(prompt_texts(workload))["input_ids"])
         self.random = torch.Generator().manual_seed(0)
 
     def __call__(self) -> Clock:
@@ -134,13 +137,13 @@ class HandLoop:
     def sample(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         from transformers import DynamicCache
 
-        limit = self.workload.max_response_length
-        tokens = torch.full((NUM_RESPONSES, limit), PAD)
-        logprobs, lengths = torch.zeros(NUM_RESPONSES, limit), torch.full((NUM_RESPONSES,), limit)
-        topk = torch.zeros(NUM_RESPONSES, limit, TOP_K), torch.zeros(NUM_RESPONSES, limit, TOP_K, dtype=torch.long)
-        rows, ids = torch.arange(NUM_RESPONSES), self.prompts.repeat_interleave(GROUP, 0)
+        num_rows, limit = self.workload.num_responses, self.workload.max_response_length
+        tokens = torch.full((num_rows, limit), PAD)
+        logprobs, lengths = torch.zeros(num_rows, limit), torch.full((num_rows,), limit)
+        topk = torch.zeros(num_rows, limit, TOP_K), torch.zeros(num_rows, limit, TOP_K, dtype=torch.long)
+        rows, ids = torch.arange(num_rows), self.prompts.repeat_interleave(GROUP, 0)
         cache = DynamicCache(config=self.model.config)
-        done = torch.zeros(NUM_RESPONSES, dtype=torch.bool)
+        done = torch.zeros(num_rows, dtype=torch.bool)
         for position in range(limit):
             logits = self.model(ids, past_key_values=cache, logits_to_keep=1).logits[:, -1]
             now = logits.log_softmax(-1)
@@ -160,8 +163,8 @@ class HandLoop:
 
     def learn(self, tokens: torch.Tensor, old: torch.Tensor, lengths: torch.Tensor) -> None:
         prompts = self.prompts.repeat_interleave(GROUP, 0)
-        advantages = (torch.arange(NUM_RESPONSES) % 2 - 0.5).float()
-        for minibatch in torch.randperm(NUM_RESPONSES, generator=self.random).chunk(NUM_UPDATES):
+        advantages = (torch.arange(self.workload.num_responses) % 2 - 0.5).float()
+        for minibatch in torch.randperm(self.workload.num_responses, generator=self.random).chunk(NUM_UPDATES):
             order = minibatch[lengths[minibatch].argsort(descending=True)]
             while len(order):
                 width = int(lengths[order[0]])

@@ -14,8 +14,9 @@ from contextlib import closing
 
 import torch
 
-COMMON = dict(vocab_size=151936, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8, head_dim=128)
-SHAPES = {"0.6B": dict(hidden_size=1024, intermediate_size=3072), "1.7B": dict(hidden_size=2048, intermediate_size=6144)}
+from benchmarks.workload import make_model, on_gpu
+
+SHAPES = ("0.6B", "1.7B")
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def measure(options: argparse.Namespace, folder: str):
     from harness.rollout.vllm import VllmEngine
     from harness.settings.compose import compose_config
 
-    shape = write_shape(SHAPES[options.shape], folder) if options.shape else []
+    shape = write_shape(options.shape, folder) if options.shape else []
     longest = f"data.max_response_length={options.tokens}"
     config = compose_config(["rollout=vllm", longest, *shape, *options.overrides])
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,12 +52,9 @@ def measure(options: argparse.Namespace, folder: str):
             yield from memory(engine, model)
 
 
-def write_shape(sizes: dict, folder: str) -> list[str]:
+def write_shape(shape: str, folder: str) -> list[str]:
     """A folder that loads; the settings that name it."""
-    from transformers import AutoModelForCausalLM, Qwen3Config
-
-    model = AutoModelForCausalLM.from_config(Qwen3Config(**COMMON, **sizes, tie_word_embeddings=True), dtype=torch.bfloat16)
-    model.save_pretrained(folder)
+    make_model(on_gpu(shape)).to(torch.bfloat16).save_pretrained(folder)
     return ["model=hf", f"model.path={folder}", "model.dtype=bfloat16", "rollout.precision=bfloat16"]
 
 
@@ -85,8 +83,9 @@ def rates(engine, prompts: list[list[int]], options: argparse.Namespace, top_k: 
     yield "tokens per round", num_tokens
     yield "tokens per second, in the harness", round(num_tokens / statistics.median(ours))
     yield "tokens per second, vLLM alone", round(num_tokens / statistics.median(alone))
-    low, *_, high = shares = sorted(mine / other for mine, other in zip(ours, alone, strict=True))
-    yield "seconds in the harness over seconds alone", f"{statistics.median(shares):.3f} (from {low:.3f} to {high:.3f})"
+    shares = [mine / other for mine, other in zip(ours, alone, strict=True)]
+    spread = f"(from {min(shares):.3f} to {max(shares):.3f})"
+    yield "seconds in the harness over seconds alone", f"{statistics.median(shares):.3f} {spread}"
 
 
 def memory(engine, model):

@@ -1,15 +1,16 @@
 """What the speed benchmarks have in common: one small model, its tokenizer and prompts, and two kinds of response lengths.
 
-The model is a Qwen3 of 3 layers, hidden size 128, 4 heads and 2 KV heads of 32, vocabulary 64, tied: 599,104 parameters. Random
-weights of small size make all tokens about equally likely, so that with the end token among them lengths are geometric.
-A step: 32 prompts of 12 tokens, 8 responses each, 4 updates of 64 responses.
+The model is a Qwen3 of 3 layers, hidden size 128, 4 heads and 2 KV heads of 32, vocabulary 64, tied: 599,104 parameters; on a GPU
+the shapes of Qwen3-0.6B and 1.7B. Random weights of small size make all tokens about equally likely, so that with the end token
+among them lengths are geometric. A step: 32 prompts of 12 tokens (16 on a GPU), 8 responses each, 4 updates.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -17,45 +18,70 @@ from torch import nn
 
 from evals import chain
 
-NUM_PROMPTS, GROUP, NUM_UPDATES = 32, 8, 4
-NUM_RESPONSES = NUM_PROMPTS * GROUP
+GROUP, NUM_UPDATES = 8, 4
 CHARACTERS = "0123456789+-*=;#:ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs"
 PAD, END = 0, 1
-NEVER = 64  # an end token that the model can't sample
+QWEN3_TINY = dict(
+    vocab_size=64, hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+    head_dim=32, tie_word_embeddings=True, max_position_embeddings=512,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Workload:
     name: str
     max_response_length: int
-    end_id: int
     token_budget: int  # positions of a micro-batch, for those who pack by length
+    ends: bool  # responses end by themselves, or have full length
+    num_prompts: int = 32
+    rows_at_once: int = 64  # of a micro-batch, for those who don't pack
+    sizes: dict = field(default_factory=lambda: QWEN3_TINY)
+    settings: tuple[str, ...] = ()  # of the harness, beyond those that all workloads have
+
+    @property
+    def num_responses(self) -> int:
+        return GROUP * self.num_prompts
+
+    @property
+    def never(self) -> int:
+        """An end token that the model can't sample."""
+        return self.sizes["vocab_size"]
+
+    @property
+    def end_id(self) -> int:
+        return END if self.ends else self.never
 
 
-VARIED = Workload("varied", 256, END, 4096)
-FIXED = Workload("fixed", 64, NEVER, 4096)
+VARIED = Workload("varied", 256, 4096, ends=True)
+FIXED = Workload("fixed", 64, 4096, ends=False)
 
 
-def save_model(folder: Path, workload: Workload, num_layers: int = 3) -> Path:
+def on_gpu(shape: str) -> Workload:
+    """Full-length responses of a Qwen3 of this size ("0.6B"), in bfloat16 over float32 weights; 16 rows are a micro-batch."""
+    settings = ("train.precision=bfloat16", "rollout.precision=bfloat16", "train.logprob_chunk=2048")
+    return Workload(shape, 256, 16 * 268, False, num_prompts=16, rows_at_once=16, sizes=qwen3(shape), settings=settings)
+
+
+def qwen3(shape: str) -> dict:
+    return json.loads((files("harness") / "assets" / "shapes" / f"Qwen3-{shape}.json").read_text())
+
+
+def save_model(folder: Path, workload: Workload) -> Path:
     """A Hugging Face folder with model and tokenizer."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model = make_model(workload, num_layers)
+    model = make_model(workload)
     model.save_pretrained(folder)
     make_tokenizer(workload).save_pretrained(folder)
     return folder
 
 
-def make_model(workload: Workload, num_layers: int = 3) -> nn.Module:
+def make_model(workload: Workload) -> nn.Module:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    config = Qwen3Config(
-        vocab_size=64, hidden_size=128, intermediate_size=384, num_hidden_layers=num_layers, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, tie_word_embeddings=True, max_position_embeddings=512,
-        pad_token_id=PAD, eos_token_id=workload.end_id, bos_token_id=None,
-    )  # fmt: skip
-    with torch.random.fork_rng():
+    config = Qwen3Config(**workload.sizes, pad_token_id=PAD, eos_token_id=workload.end_id, bos_token_id=None)
+    with torch.random.fork_rng(), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         torch.manual_seed(0)
         return Qwen3ForCausalLM(config)
 
@@ -64,10 +90,10 @@ def make_tokenizer(workload: Workload):
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    names = ["<pad>", "<end>", *CHARACTERS, "<never>"]
-    backend = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<pad>"))
+    ids = {name: i for i, name in enumerate(["<pad>", "<end>", *CHARACTERS])} | {"<never>": workload.never}
+    backend = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    end = names[workload.end_id]
+    end = "<end>" if workload.ends else "<never>"
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token=end, padding_side="left")
 
 
@@ -82,13 +108,13 @@ def trained_run(*overrides: str):
     return plan.folder
 
 
-def prompt_texts() -> list[str]:
+def prompt_texts(workload: Workload) -> list[str]:
     """12 tokens each."""
     rng = random.Random(0)
-    return [chain.sample_problem(rng, 3).text for _ in range(NUM_PROMPTS)]
+    return [chain.sample_problem(rng, 3).text for _ in range(workload.num_prompts)]
 
 
-def write_problems(path: Path) -> Path:
-    rows = [{"id": f"p{i}", "problem": text, "answer": "0"} for i, text in enumerate(prompt_texts())]
+def write_problems(path: Path, workload: Workload) -> Path:
+    rows = [{"id": f"p{i}", "problem": text, "answer": "0"} for i, text in enumerate(prompt_texts(workload))]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
