@@ -30,50 +30,45 @@ def run(quick: bool) -> list[Ratio]:
 
 def learner_ratio(folder: Path, workload: Workload, num_rounds: int) -> Ratio:
     model = save_model(folder / workload.name, workload)
-    harness = Harness(model, write_problems(folder / "problems.jsonl", workload), workload)
-    text = f"learner, all included, against bare passes, {workload.name}"
-    return Ratio(f"learner_vs_bare_{workload.name}", text, beside_bare_passes(harness.parts, num_rounds), 0.95)
-
-
-def beside_bare_passes(parts, num_rounds: int, step: int = 1) -> list[float]:
-    """On what the next step samples."""
-    experience = sampled_experience(parts, step)
+    parts = Harness(model, write_problems(folder / "problems.jsonl", workload), workload).parts
+    experience = sampled_experience(parts)
     split = minibatches(len(experience), parts.config.train.updates_per_step, seed=0)
     batches = [experience.rows(rows) for rows in split]
-    sides = {"learner": whole_learner(parts, batches), "bare": bare_passes(parts, batches)}
-    return faster(interleaved(sides, num_rounds), "bare", "learner", "learn")
+    sides = {"learner": whole_learner(parts.learner, batches), "bare": bare_passes(parts.learner, batches)}
+    values = faster(interleaved(sides, num_rounds), "bare", "learner", "learn")
+    return Ratio(f"learner_vs_bare_{workload.name}", f"learner, all included, against bare passes, {workload.name}", values, 0.95)
 
 
-def sampled_experience(parts, step: int = 1) -> Experience:
-    rollout, _ = parts.queue.take(step)
-    advantages, informative = group_advantages(parts.rewards(step, rollout), rollout.group_size, "none")
-    return build_experience(rollout, advantages, informative, parts.queue.keys(step))
+def sampled_experience(parts) -> Experience:
+    rollout, _ = parts.queue.take(1)
+    advantages, informative = group_advantages(parts.rewards(1, rollout), rollout.group_size, "none")
+    return build_experience(rollout, advantages, informative, parts.queue.keys(1))
 
 
-def whole_learner(parts, batches: list[Experience]) -> Callable[[], Clock]:
+def whole_learner(learner, batches: list[Experience]) -> Callable[[], Clock]:
     from harness.telemetry.metrics import learner_metrics
     from harness.telemetry.timing import Timer
 
     def work() -> Clock:
         clock = Clock()
         with clock("learn"):
-            learner_metrics([parts.learner.update(batch, Timer()) for batch in batches], parts.plan.rule)
+            learner_metrics([learner.update(batch, Timer()) for batch in batches], learner.rule)
         return clock
 
     return work
 
 
-def bare_passes(parts, batches: list[Experience]) -> Callable[[], Clock]:
+def bare_passes(learner, batches: list[Experience]) -> Callable[[], Clock]:
     """The same micro-batches through the model, its head and a cross-entropy; nothing recorded, nothing decided."""
-    model, budget = parts.model, parts.config.train.token_budget
+    model, budget = learner.model, learner.config.token_budget
 
     def work() -> Clock:
         clock = Clock()
         with clock("learn"):
             for batch in batches:
                 for rows in microbatches(batch, budget):
-                    inputs = batch.rows(rows).inputs.to(parts.ranks.device)
-                    with parts.learner.autocast():
+                    inputs = batch.rows(rows).inputs.to(learner.ranks.device)
+                    with learner.autocast():
                         logits = model(inputs, use_cache=False).logits[:, :-1]
                         loss = F.cross_entropy(logits.flatten(0, 1), inputs[:, 1:].flatten())
                     loss.backward()

@@ -1,8 +1,8 @@
-"""Learner, rollout and head on a GPU, at the shapes of Qwen3 with random weights: `python -m benchmarks.gpu [--out FILE.json]`.
+"""Learner, head and whole steps on a GPU, at the shapes of Qwen3 with random weights: `python -m benchmarks.gpu [NAME …]`.
 
-The harness beside TRL's GRPOTrainer, the learner beside bare passes of the same tokens, and both beside what the card does at
-best: its rate of a large bfloat16 product and of a large copy, measured in the same run. With --engine vllm both sides
-sample with vLLM, in the learner's process.
+learner: an update of long responses, beside bare passes of the same tokens. head: the loss at a vocabulary of 151,936 beside
+materialised logits, TRL and Liger. step: sampling and learning beside TRL's GRPOTrainer; with --engine vllm both sample with
+vLLM, in the learner's process. Rates also as shares of what the card does at best: a large bfloat16 product and a large copy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -21,36 +21,20 @@ from statistics import median
 import torch
 
 from benchmarks import head
-from benchmarks.floor import beside_bare_passes
+from benchmarks.floor import bare_passes, whole_learner
 from benchmarks.peers import quiet
-from benchmarks.ratio import Clock, now
+from benchmarks.ratio import Clock, faster, now
 from benchmarks.sides import TRL, Harness
-from benchmarks.workload import Workload, on_gpu, prompt_texts, save_model, write_problems
+from benchmarks.workload import Workload, long_update, make_model, on_gpu, prompt_length, save_model, write_problems
 
 SHAPES = ("0.6B", "1.7B")
-CHUNK = 2048
+HEAD_CHUNK = 2048
 ENGINES = {"transformers": ((), {}), "vllm": (("rollout=vllm",), {"use_vllm": True, "vllm_mode": "colocate"})}
+SAVINGS = {"": {}, "_checkpointing": {"recompute": True}}
+Figures = Iterator[tuple[str, float | str]]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
-    parser.add_argument("--engine", choices=ENGINES, default="transformers")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="write the figures to this JSON file, a key each")
-    options = parser.parse_args()
-    if not torch.cuda.is_available():
-        parser.exit(1, "torch sees no GPU here; python -m benchmarks measures on a CPU\n")
-    found = {}
-    for measure in (ceilings, *(shape_measure(shape, options) for shape in options.shapes), head_figures):
-        for key, value in measure(found):
-            found[key] = value
-            print(f"{key:<48} {value if isinstance(value, str) else f'{value:,.4g}'}", flush=True)
-        if options.out:
-            options.out.write_text(json.dumps(found, indent=2) + "\n")
-
-
-def ceilings(_found: dict):
+def ceilings() -> Figures:
     """What the card does at best: bfloat16 products of 8192 × 8192, and bytes read and written by a copy."""
     left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     source = torch.empty(2**31, dtype=torch.uint8, device="cuda")
@@ -61,7 +45,7 @@ def ceilings(_found: dict):
     yield "peak_tb_per_s", 2 * source.numel() / seconds(lambda: target.copy_(source), 20) / 1e12
 
 
-def seconds(work: Callable, times: int = 1) -> float:
+def seconds(work: Callable, times: int) -> float:
     """A call, on average over `times` calls after three others."""
     for _ in range(3):
         work()
@@ -71,99 +55,173 @@ def seconds(work: Callable, times: int = 1) -> float:
     return (now() - start) / times
 
 
-def shape_measure(shape: str, options: argparse.Namespace) -> Callable:
-    return lambda found: shape_figures(shape, options, found)
+def learner_figures(options: argparse.Namespace, found: dict) -> Figures:
+    """All that the learner does with a minibatch beside bare passes; both also with activation checkpointing."""
+    for shape, (ending, savings) in product(options.shapes, SAVINGS.items()):
+        learner, batch = long_learner(shape, **savings)
+        for side, work in {"learner": whole_learner(learner, [batch]), "bare": bare_passes(learner, [batch])}.items():
+            key = f"{shape}_{side}{ending}"
+            try:
+                yield from learned(key, work, batch, on_gpu(shape), options.rounds, found)
+            except torch.OutOfMemoryError:
+                print(f"{key}: more memory than the card has", file=sys.stderr)
 
 
-def shape_figures(shape: str, options: argparse.Namespace, found: dict):
-    """One step of both sides in turns, then the learner beside bare passes."""
-    workload = on_gpu(shape)
-    settings, trl_options = ENGINES[options.engine]
-    with tempfile.TemporaryDirectory() as name, quiet():
-        folder = save_model(Path(name) / "model", workload)
-        problems = write_problems(Path(name) / "problems.jsonl", workload)
-        harness, harness_bytes = warm(lambda: Harness(folder, problems, workload, *settings))
-        trl, trl_bytes = warm(lambda: TRL(folder, workload, **trl_options))
-        ours, theirs = [], []
-        for _ in range(options.rounds):
-            ours.append(watched(harness, trl_bytes))
-            theirs.append(watched(trl, harness_bytes))
-        beside_bare = beside_bare_passes(harness.parts, options.rounds, harness.num_steps + 1)
-    model = f"{shape}_{options.engine}"
-    yield from side_figures(f"{model}_harness", ours)
-    yield from side_figures(f"{model}_trl", theirs)
-    for what in ("step", "generate", "learn"):
-        yield f"{model}_{what}_vs_trl", median(b.per_token(what) / a.per_token(what) for a, b in zip(ours, theirs, strict=True))
-    yield f"{model}_learner_vs_bare", median(beside_bare)
-    learn = median(clock.seconds["learn"] for clock in ours)
-    yield f"{model}_learner_share_of_peak", learner_flops(workload) / learn / 1e12 / found["peak_tflops"]
-    generate = median(clock.seconds["generate"] for clock in ours)
-    yield f"{model}_rollout_share_of_bandwidth", rollout_bytes(workload) / generate / 1e12 / found["peak_tb_per_s"]
+def long_learner(shape: str, **savings):
+    """A learner with the paper's settings, and a minibatch of 32 random responses of 2,000 tokens."""
+    from harness.distributed import join
+    from harness.learning.learner import Learner
+    from harness.settings.compose import compose_config
+
+    config = compose_config(["method=grpo", "train=paper", "data.max_response_length=2000"])
+    model = make_model(on_gpu(shape))
+    return Learner(model, config.method, config.train, 2000, join("cuda"), **savings), long_update(on_gpu(shape), 32, 2000)
 
 
-def warm(make: Callable) -> tuple[Callable, int]:
-    """A side after its first step, and the bytes that it keeps."""
-    before = torch.cuda.memory_allocated()
-    side = make()
-    side()
-    gc.collect()
-    return side, torch.cuda.memory_allocated() - before
+def learned(key: str, work: Callable, batch, workload: Workload, num_rounds: int, found: dict) -> Figures:
+    clocks = [watched(work) for _ in range(1 + num_rounds)][1:]
+    took = median(clock.seconds["learn"] for clock in clocks)
+    flops = learner_flops(workload, len(batch), batch.inputs.shape[1], batch.tokens.shape[1])
+    yield f"{key}_tokens_per_s", batch.mask.sum().item() / took
+    yield f"{key}_share_of_peak", flops / took / 1e12 / found["peak_tflops"]
+    yield f"{key}_peak_gb", clocks[-1].peak / 1e9
 
 
-def watched(side: Callable, others: int) -> Clock:
-    """A step; `peak` is what the side takes at most without the bytes of the others."""
+def learner_flops(workload: Workload, num_rows: int, length: int, response_length: int) -> float:
+    """Arithmetic that learning needs, forward and backward: six operations a weight and token, the head for response tokens
+    only, causal attention over half the square."""
+    body = layers_weights(workload) + workload.sizes["num_hidden_layers"] * attention_width(workload) * length
+    return 6 * num_rows * (body * length + head_weights(workload) * response_length)
+
+
+def layers_weights(workload: Workload) -> int:
+    sizes = workload.sizes
+    narrow = sizes["num_key_value_heads"] * sizes["head_dim"]
+    projections = 2 * attention_width(workload) + 2 * narrow + 3 * sizes["intermediate_size"]
+    return sizes["num_hidden_layers"] * sizes["hidden_size"] * projections
+
+
+def head_weights(workload: Workload) -> int:
+    return workload.sizes["hidden_size"] * workload.sizes["vocab_size"]
+
+
+def attention_width(workload: Workload) -> int:
+    return workload.sizes["num_attention_heads"] * workload.sizes["head_dim"]
+
+
+def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
+    """The loss at a vocabulary of 151,936, hidden size 1024, in bfloat16: milliseconds and peak memory of each way."""
+    for num_tokens, way in product((4096, 16384), head.WAYS):
+        gc.collect()
+        hidden, weight, *ids = head.inputs(num_tokens, 1024, "cuda", torch.bfloat16)
+
+        def work(hidden=hidden, weight=weight, ids=ids, way=way):
+            hidden.grad = weight.grad = None
+            head.WAYS[way](hidden, weight, *ids, HEAD_CHUNK).sum().backward()
+
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield f"head_{way}_{num_tokens}_ms", 1000 * seconds(work, options.rounds)
+        yield f"head_{way}_{num_tokens}_peak_mb", (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def step_figures(options: argparse.Namespace, found: dict) -> Figures:
+    """One step of the sides, in turns."""
+    for shape in options.shapes:
+        workload = on_gpu(shape)
+        with tempfile.TemporaryDirectory() as name, quiet():
+            makers = side_makers(Path(name), workload, options.engine)
+            rounds = in_turns({side: makers[side] for side in options.sides}, options.rounds)
+        yield from step_rates(f"{shape}_{options.engine}", rounds)
+        if "harness" in rounds:
+            took = median(clock.seconds["generate"] for clock in rounds["harness"])
+            share = rollout_bytes(workload) / took / 1e12 / found["peak_tb_per_s"]
+            yield f"{shape}_{options.engine}_rollout_share_of_bandwidth", share
+
+
+def side_makers(folder: Path, workload: Workload, engine: str) -> dict[str, Callable]:
+    model, (settings, trl_options) = save_model(folder / "model", workload), ENGINES[engine]
+    problems = write_problems(folder / "problems.jsonl", workload)
+    return {
+        "harness": lambda: Harness(model, problems, workload, *settings),
+        "trl": lambda: TRL(model, workload, **trl_options),
+    }
+
+
+def step_rates(key: str, rounds: dict[str, list[Clock]]) -> Figures:
+    stages = ("generate", "learn", "step")
+    for side, clocks in rounds.items():
+        for what in stages:
+            yield f"{key}_{side}_{what}_tokens_per_s", median(1 / clock.per_token(what) for clock in clocks)
+        yield f"{key}_{side}_peak_gb", max(clock.peak for clock in clocks) / 1e9
+    if len(rounds) == 2:
+        for what in stages:
+            yield f"{key}_{what}_vs_trl", median(faster(rounds, "trl", "harness", what))
+
+
+def in_turns(makers: dict[str, Callable], num_rounds: int) -> dict[str, list[Clock]]:
+    """As `interleaved`; each clock's peak is what its side takes at most without the bytes of the other."""
+    sides, kept = {}, {}
+    for name, make in makers.items():
+        before = torch.cuda.memory_allocated()
+        sides[name] = make()
+        sides[name]()
+        gc.collect()
+        kept[name] = torch.cuda.memory_allocated() - before
+    rounds: dict[str, list[Clock]] = {name: [] for name in sides}
+    for _ in range(num_rounds):
+        for name, side in sides.items():
+            rounds[name].append(watched(side, sum(kept.values()) - kept[name]))
+    return rounds
+
+
+def watched(side: Callable, others: int = 0) -> Clock:
+    """A step with its peak of memory, less the bytes of the others."""
     torch.cuda.reset_peak_memory_stats()
     clock = side()
     clock.peak = torch.cuda.max_memory_allocated() - others
     return clock
 
 
-def side_figures(side: str, clocks: list[Clock]):
-    for what in ("generate", "learn", "step"):
-        yield f"{side}_{what}_tokens_per_s", median(1 / clock.per_token(what) for clock in clocks)
-    yield f"{side}_peak_gb", max(clock.peak for clock in clocks) / 1e9
-
-
-def learner_flops(workload: Workload) -> float:
-    """Arithmetic that a step of learning needs, forward and backward: six operations a weight and token, the head for
-    response tokens only, causal attention over half the square."""
-    sizes, length = workload.sizes, workload.max_response_length + len(prompt_texts(workload)[0])
-    width = sizes["num_attention_heads"] * sizes["head_dim"]
-    narrow = sizes["num_key_value_heads"] * sizes["head_dim"]
-    layer = sizes["hidden_size"] * (2 * width + 2 * narrow + 3 * sizes["intermediate_size"])
-    attention = 2 * width * length / 2
-    body = sizes["num_hidden_layers"] * (layer + attention) * length
-    return 6 * workload.num_responses * (body + sizes["hidden_size"] * sizes["vocab_size"] * workload.max_response_length)
-
-
 def rollout_bytes(workload: Workload) -> float:
     """What decoding must read: all weights at each position, and the keys and values of all rows so far; in bfloat16."""
     sizes, length = workload.sizes, workload.max_response_length
-    narrow = sizes["num_key_value_heads"] * sizes["head_dim"]
-    width = sizes["num_attention_heads"] * sizes["head_dim"]
-    layer = sizes["hidden_size"] * (2 * width + 2 * narrow + 3 * sizes["intermediate_size"])
-    weights = sizes["num_hidden_layers"] * layer + sizes["hidden_size"] * sizes["vocab_size"]
-    cached = workload.num_responses * 2 * sizes["num_hidden_layers"] * narrow * (len(prompt_texts(workload)[0]) + length / 2)
-    return 2 * length * (weights + cached)
+    cached = 2 * sizes["num_hidden_layers"] * sizes["num_key_value_heads"] * sizes["head_dim"]
+    cached *= workload.num_responses * (prompt_length(workload) + length / 2)
+    return 2 * length * (layers_weights(workload) + head_weights(workload) + cached)
 
 
-def head_figures(_found: dict):
-    """The loss at a vocabulary of 151,936, hidden size 1024, in bfloat16: milliseconds and peak memory of each way."""
-    for num_tokens, way in product((4096, 16384), head.WAYS):
-        torch.cuda.empty_cache()
-        hidden, weight, *ids = head.inputs(num_tokens, 1024, "cuda", torch.bfloat16)
+PARTS = {"learner": learner_figures, "head": head_figures, "step": step_figures}
 
-        def work(hidden=hidden, weight=weight, ids=ids, way=way):
-            hidden.grad = weight.grad = None
-            head.WAYS[way](hidden, weight, *ids, CHUNK).sum().backward()
 
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        yield f"head_{way}_{num_tokens}_ms", 1000 * seconds(work, 3)
-        yield f"head_{way}_{num_tokens}_peak_mb", (torch.cuda.max_memory_allocated() - before) / 1e6
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PARTS)}; all without one")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
+    parser.add_argument("--engine", choices=ENGINES, default="transformers", help="of step")
+    parser.add_argument("--sides", nargs="+", choices=("harness", "trl"), default=("harness", "trl"), help="of step")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file, a key each")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(PARTS)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    if not torch.cuda.is_available():
+        parser.exit(1, "torch sees no GPU here; python -m benchmarks measures on a CPU\n")
+    measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    started, found = time.monotonic(), dict(ceilings())
+    print(found)
+    for name in options.names or PARTS:
+        for key, value in PARTS[name](options, found):
+            found[key] = value
+            print(f"{key:<48} {value:,.4g}", flush=True)
+            if options.out:
+                options.out.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    started = time.monotonic()
     main()
-    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)

@@ -54,6 +54,7 @@ class Clock:
 
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 1
+    peak: int = 0  # bytes of GPU memory, where they are looked at
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

@@ -51,8 +51,8 @@ class Harness:
         self.num_steps += 1
         step, timer = Clock(), Timer()
         with step("step"):
-            row = learn(self.parts, self.num_steps, timer)
-        step.tokens = row["cost/sampled_tokens"]
+            self.row = learn(self.parts, self.num_steps, timer) | timer.metrics()
+        step.tokens = self.row["cost/sampled_tokens"]
         step.seconds["generate"] = timer.seconds["rollout"]
         step.seconds["learn"] = step.seconds["step"] - timer.seconds["rollout"]
         return step

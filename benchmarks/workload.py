@@ -8,6 +8,7 @@ among them lengths are geometric. A step: 32 prompts of 12 tokens (16 on a GPU),
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -97,6 +98,27 @@ def make_tokenizer(workload: Workload):
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token=end, padding_side="left")
 
 
+def long_update(workload: Workload, num_rows: int, length: int):
+    """An Experience of random responses to random prompts of 48 tokens; the anchor's log-probs are those of a uniform policy."""
+    from harness.learning.experience import Experience
+
+    generator, vocab_size = torch.Generator().manual_seed(0), workload.sizes["vocab_size"]
+    ids = lambda *shape: torch.randint(vocab_size, shape, generator=generator)
+    prompts, tokens, topk_ids = ids(num_rows, 48), ids(num_rows, length), ids(num_rows, length, 20)
+    uniform = lambda *shape: torch.full(shape, -math.log(vocab_size))
+    return Experience(
+        inputs=torch.cat([prompts, tokens], 1),
+        prompt_lengths=torch.full((num_rows,), 48),
+        tokens=tokens,
+        mask=torch.ones(num_rows, length, dtype=torch.bool),
+        anchor_logprobs=uniform(num_rows, length),
+        topk_ids=topk_ids,
+        anchor_topk_logprobs=uniform(num_rows, length, 20),
+        advantages=(torch.arange(num_rows) % 2 - 0.5).float(),
+        response_key=torch.arange(num_rows),
+    )
+
+
 def trained_run(*overrides: str):
     """The folder of a run that has ended."""
     from harness.run import train
@@ -112,6 +134,10 @@ def prompt_texts(workload: Workload) -> list[str]:
     """12 tokens each."""
     rng = random.Random(0)
     return [chain.sample_problem(rng, 3).text for _ in range(workload.num_prompts)]
+
+
+def prompt_length(workload: Workload) -> int:
+    return len(prompt_texts(workload)[0])
 
 
 def write_problems(path: Path, workload: Workload) -> Path:

@@ -133,15 +133,13 @@ def trained(folder: Path, *overrides: str, stop_after: int | None = None) -> lis
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in plan.folder.rows("metrics")]
 
 
-def test_a_run_repeats_and_resumes(tmp_path, gpu_for_runs):
-    first = trained(tmp_path / "first")
+LOW = ("train.precision=bfloat16", "rollout.precision=bfloat16")
+
+
+@pytest.mark.parametrize("precision", [(), LOW], ids=["float32", "bfloat16"])
+def test_a_run_repeats_and_resumes(tmp_path, gpu_for_runs, precision):
+    first = trained(tmp_path / "first", *precision)
     assert [row["step"] for row in first] == [1, 2, 3, 4]
-    assert trained(tmp_path / "again") == first
-    assert len(trained(tmp_path / "stopped", stop_after=2)) == 2
-    assert trained(tmp_path / "stopped") == first
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_trains(tmp_path, gpu_for_runs, precision):
-    rows = trained(tmp_path, "train.precision=bfloat16", f"rollout.precision={precision}")
-    assert all(row["mismatch/k1"] == row["mismatch/k1"] for row in rows if "mismatch/k1" in row)
+    assert trained(tmp_path / "again", *precision) == first
+    assert len(trained(tmp_path / "stopped", *precision, stop_after=2)) == 2
+    assert trained(tmp_path / "stopped", *precision) == first
