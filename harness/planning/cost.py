@@ -13,8 +13,9 @@ from harness.settings.config import Config
 from harness.store import RunFolder
 
 GIB = 2**30
-# What a rate is taken to be where none was measured: shares of the device's peak in arithmetic and in memory traffic.
-LEARNER_SHARE, ROLLOUT_SHARE = 0.35, 0.5
+# What a rate is taken to be where none was measured: shares of the device's peak in arithmetic and in memory traffic. On an H200
+# the learner reached 0.14 at 0.6B parameters and 0.25 at 1.7B (docs/performance.md); larger products fill a GPU better.
+LEARNER_SHARE, ROLLOUT_SHARE = 0.25, 0.5
 LOGGED_ROW_BYTES, SAMPLE_BYTES_PER_TOKEN = 4_000, 2
 
 
@@ -91,7 +92,7 @@ def assumed_rates(gpu: Gpu, config: Config, shape: Shape, mean_response: float) 
     rows = min(config.rollout.max_rows, config.train.prompts_per_step * config.train.group_size)
     size = size_of(config.rollout.precision)
     traffic = size * (shape.num_parameters + rows * shape.kv_elements() * (prompt + mean_response / 2))
-    source = f"assumed: {LEARNER_SHARE:.0%} of peak arithmetic, {ROLLOUT_SHARE:.0%} of peak memory traffic; not measured"
+    source = f"assumed: {LEARNER_SHARE:.0%} of peak arithmetic, {ROLLOUT_SHARE:.0%} of peak memory traffic; not measured here"
     return Rates(ROLLOUT_SHARE * gpu.bandwidth / traffic * rows, LEARNER_SHARE * gpu.flops / operations, source)
 
 
