@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -89,7 +90,10 @@ class Worker:
 
 
 class Pool:
-    """One worker for each core this process may use, at most MAX_WORKERS, started when needed. Not for several threads."""
+    """One worker for each core this process may use, at most MAX_WORKERS, started when needed. Not for several threads.
+
+    Jobs are in order of what their golds look like, and workers take from either end: each learns its own part of the grammar.
+    """
 
     def __init__(self):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -100,11 +104,12 @@ class Pool:
     def ask(self, questions: Iterable[Question], deadline: float) -> dict[Question, str]:
         """The outcome of each question: one of OUTCOMES, "deadline" (none in that many seconds) or "died" (of memory, say)."""
         outcomes: dict[Question, str] = {}
-        waiting = deque(_jobs(questions))
+        waiting = deque(sorted(_jobs(questions), key=_shape))
         try:
             while waiting or any(worker.job for worker in self.workers):
                 while waiting and (worker := self._free_worker()):
-                    worker.begin(waiting.popleft(), deadline)
+                    take = waiting.pop if self.workers.index(worker) % 2 else waiting.popleft
+                    worker.begin(take(), deadline)
                 for worker in self._collect(outcomes, deadline):
                     waiting.extendleft([worker.job] if worker.job else [])
                     self._end(worker)
@@ -171,3 +176,8 @@ def _jobs(questions: Iterable[Question]) -> Iterator[deque[Question]]:
     for _, run in groupby(questions, key=lambda question: question[0]):
         run = list(run)
         yield from (deque(run[start : start + JOB_SIZE]) for start in range(0, len(run), JOB_SIZE))
+
+
+def _shape(job: deque[Question]) -> str:
+    """The gold without what differs between golds of one kind."""
+    return re.sub(r"[\d\s]", "", job[0][0])
