@@ -57,6 +57,7 @@ class MathVerifyGrader(Grader):
                 )
             verdict, reason = _VERDICTS[outcome]
             grades[gold, stated] = Grade(verdict, kept(stated), reason)
+        assert None not in grades.values()  # it would pass for an answer that was never given
         return grades
 
     def close(self) -> None:

@@ -67,10 +67,13 @@ class Template:
 
 
 class Worker:
-    """The near end of a worker process: a connection, the questions it was given and when the first is due."""
+    """The near end of a worker process: a connection, the questions it was given and when the first is due.
+
+    `from_right`: at which end of the waiting jobs it takes its next.
+    """
 
     def __init__(self, connection: socket.socket, pid: int):
-        self.connection, self.pid = connection, pid
+        self.connection, self.pid, self.from_right = connection, pid, False
         self.job: deque[Question] = deque()
         self.due = 0.0
 
@@ -108,8 +111,7 @@ class Pool:
         try:
             while waiting or any(worker.job for worker in self.workers):
                 while waiting and (worker := self._free_worker()):
-                    take = waiting.pop if self.workers.index(worker) % 2 else waiting.popleft
-                    worker.begin(take(), deadline)
+                    worker.begin(waiting.pop() if worker.from_right else waiting.popleft(), deadline)
                 for worker in self._collect(outcomes, deadline):
                     waiting.extendleft([worker.job] if worker.job else [])
                     self._end(worker)
@@ -144,10 +146,14 @@ class Pool:
         if idle or len(self.workers) == self.size:
             return idle[0] if idle else None
         if self.template and self.template.process.poll() is not None:
+            if self.workers:  # they outlive it, and finish what they are at
+                return None
             self.close()
         self.template = self.template or Template()
-        self.workers.append(self.template.fork())
-        return self.workers[-1]
+        worker = self.template.fork()
+        worker.from_right = 2 * sum(other.from_right for other in self.workers) < len(self.workers)
+        self.workers.append(worker)
+        return worker
 
     def _end(self, worker: Worker) -> None:
         self.workers.remove(worker)

@@ -14,7 +14,7 @@ from evals.benchmarks import facts
 from evals.graders import make_grader
 from evals.integers import read_integer
 from evals.markers import find_marker
-from evals.math_verify_pool import Pool
+from evals.math_verify_pool import Pool, Template
 from evals.records import VERDICTS
 
 LABELLED = [json.loads(line) for line in Path(__file__).with_name("labelled.jsonl").read_text().splitlines()]
@@ -136,6 +136,23 @@ def test_a_killed_template_is_replaced(math_verify):
     assert [grade.verdict for grade in grades] == ["correct", "wrong"] * 10
 
 
+def test_a_template_killed_at_work_loses_no_question(monkeypatch):
+    """Its one worker is busy, and more are wanted: they must come from a new template, the busy one's answers too."""
+    fork = Template.fork
+
+    def fork_and_die(template):
+        worker = fork(template)
+        template.process.kill()
+        template.process.wait()
+        return worker
+
+    monkeypatch.setattr(Template, "fork", fork_and_die)
+    questions = [(f"\\frac{{{i}}}{{29}}", f"\\frac{{{j}}}{{29}}") for i in range(1, 5) for j in (i, 7)]
+    with Pool() as pool:
+        pool.size = 3
+        assert pool.ask(questions, 5.0) == {(g, a): "correct" if g == a else "wrong" for g, a in questions}
+
+
 def test_bombs_in_a_row_time_out_and_nothing_else_does():
     bombs = [f"9^{{9^{{9^{{{i}}}}}}}" for i in range(9, 12)]
     with Pool() as pool:
@@ -157,7 +174,7 @@ def test_an_interrupted_batch_leaves_no_answer_behind(monkeypatch):
 
 
 PARENT = """
-from evals.math_verify_pool import Pool
+from evals.math_verify_pool import Pool, Template
 pool = Pool()
 pool.ask([("\\\\frac12", "\\\\frac24")], 60)
 print(pool.template.process.pid, *(worker.pid for worker in pool.workers), flush=True)
