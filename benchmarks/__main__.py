@@ -15,7 +15,10 @@ from pathlib import Path
 
 NAMES = ("peers", "floor", "head", "growth", "sweep")
 # The same for all sides, and set before anything is imported: one thread, the C library's allocator as it is.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",  # python -m benchmarks.gpu measures there
+}  # fmt: skip
 
 
 def main() -> None:

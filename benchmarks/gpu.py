@@ -25,9 +25,8 @@ from benchmarks.floor import bare_passes, whole_learner
 from benchmarks.peers import quiet
 from benchmarks.ratio import Clock, faster, now
 from benchmarks.sides import TRL, Harness
-from benchmarks.workload import Workload, long_update, make_model, on_gpu, prompt_length, save_model, write_problems
+from benchmarks.workload import SHAPES, Workload, long_update, make_model, on_gpu, prompt_length, save_model, write_problems
 
-SHAPES = ("0.6B", "1.7B")
 HEAD_CHUNK = 2048
 ENGINES = {"transformers": ((), {}), "vllm": (("rollout=vllm",), {"use_vllm": True, "vllm_mode": "colocate"})}
 SAVINGS = {"": {}, "_checkpointing": {"recompute": True}}
@@ -41,11 +40,11 @@ def ceilings() -> Figures:
     target = torch.empty_like(source)
     yield "device", torch.cuda.get_device_name()
     yield "torch", torch.__version__
-    yield "peak_tflops", 2 * 8192**3 / seconds(lambda: left @ right, 20) / 1e12
-    yield "peak_tb_per_s", 2 * source.numel() / seconds(lambda: target.copy_(source), 20) / 1e12
+    yield "peak_tflops", 2 * 8192**3 / mean_seconds(lambda: left @ right, 20) / 1e12
+    yield "peak_tb_per_s", 2 * source.numel() / mean_seconds(lambda: target.copy_(source), 20) / 1e12
 
 
-def seconds(work: Callable, times: int) -> float:
+def mean_seconds(work: Callable, times: int) -> float:
     """A call, on average over `times` calls after three others."""
     for _ in range(3):
         work()
@@ -56,7 +55,8 @@ def seconds(work: Callable, times: int) -> float:
 
 
 def learner_figures(options: argparse.Namespace, found: dict) -> Figures:
-    """All that the learner does with a minibatch beside bare passes; both also with activation checkpointing."""
+    """All that the learner does with a minibatch beside bare passes, with AdamW's moments in memory for both; both also with
+    activation checkpointing."""
     for shape, (ending, savings) in product(options.shapes, SAVINGS.items()):
         learner, batch = long_learner(shape, **savings)
         for side, work in {"learner": whole_learner(learner, [batch]), "bare": bare_passes(learner, [batch])}.items():
@@ -111,7 +111,7 @@ def attention_width(workload: Workload) -> int:
 
 def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
     """The loss at a vocabulary of 151,936, hidden size 1024, in bfloat16: milliseconds and peak memory of each way."""
-    for num_tokens, way in product((4096, 16384), head.WAYS):
+    for num_tokens, way in product((4096, 16384), head.available()):
         gc.collect()
         hidden, weight, *ids = head.inputs(num_tokens, 1024, "cuda", torch.bfloat16)
 
@@ -121,7 +121,7 @@ def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
 
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        yield f"head_{way}_{num_tokens}_ms", 1000 * seconds(work, options.rounds)
+        yield f"head_{way}_{num_tokens}_ms", 1000 * mean_seconds(work, options.rounds)
         yield f"head_{way}_{num_tokens}_peak_mb", (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
@@ -163,6 +163,7 @@ def in_turns(makers: dict[str, Callable], num_rounds: int) -> dict[str, list[Clo
     """As `interleaved`; each clock's peak is what its side takes at most without the bytes of the other."""
     sides, kept = {}, {}
     for name, make in makers.items():
+        gc.collect()  # a trainer of another shape is a cycle
         before = torch.cuda.memory_allocated()
         sides[name] = make()
         sides[name]()
@@ -172,6 +173,8 @@ def in_turns(makers: dict[str, Callable], num_rounds: int) -> dict[str, list[Clo
     for _ in range(num_rounds):
         for name, side in sides.items():
             rounds[name].append(watched(side, sum(kept.values()) - kept[name]))
+    for side in sides.values():
+        side.close()
     return rounds
 
 

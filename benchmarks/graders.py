@@ -99,8 +99,10 @@ def math_verify_rates(batches: list[list[Pair]]) -> None:
             report(f"math_verify, batch {number}, other problems", *measure(grader, *batch(latex)))
         report("math_verify, first batch again", *measure(grader, responses, golds))
         warm = measure(grader, responses, golds)[0]  # by now only the comparisons themselves take time
-        responses[500] = BOMB
-        seconds = measure(grader, responses, golds)[0]
+        responses[500], golds[500] = BOMB, "\\frac12"
+        seconds, _, verdicts = measure(grader, responses, golds)
+        if verdicts[500] != "grader_timeout":
+            raise SystemExit(f"the bomb was no bomb: {verdicts[500]}")
         print(f"a bomb delays that batch by {seconds - warm:.2f} s")
 
 

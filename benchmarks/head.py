@@ -62,7 +62,7 @@ LIGER_SHARE = 1 / 1.2  # of Liger's memory over ours, which records more
 
 def run(quick: bool) -> list[Ratio]:
     num_tokens, num_rounds = (512, 1) if quick else (2048, 3)
-    ways = [way for way in WAYS if way not in PEERS or find_spec(PEERS[way])]
+    ways = available()
     rounds = [{way: alone(way, num_tokens) for way in ways} for _ in range(num_rounds)]
     targets = {"materialised": (None if quick else 12.0, 1.0), "liger": (LIGER_SHARE, None)}
     return [
@@ -70,6 +70,11 @@ def run(quick: bool) -> list[Ratio]:
         for way in ways[:1] + ways[2:]
         for (what, text, unit), target in zip(QUANTITIES, targets.get(way, (None, None)), strict=True)
     ]
+
+
+def available() -> list[str]:
+    """Without the peers that are not installed."""
+    return [way for way in WAYS if way not in PEERS or find_spec(PEERS[way])]
 
 
 def over_ours(rounds: list[dict[str, dict]], unit: str, way: str) -> list[float]:

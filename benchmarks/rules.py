@@ -46,7 +46,7 @@ def token_batch(pair: PolicyPair, score: Tensor | None) -> TokenBatch:
     return TokenBatch(pair.logprobs, pair.rollout_logprobs, advantages, pair.mask, score)
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
     """Median wall-clock time, after one run to warm up."""
     work()
     times = []
@@ -99,8 +99,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     rules = {name: shipped_rule(name) for name in COMPARED}
 
-    together = seconds(apply_all(list(rules.values()), 8, 2048), options.repeats)
-    model = seconds(forward_backward(8, 2048), 1)
+    together = median_seconds(apply_all(list(rules.values()), 8, 2048), options.repeats)
+    model = median_seconds(forward_backward(8, 2048), 1)
     print(f"| [8, 2048] tokens, {options.threads} thread | s |\n|---|---|")
     print(f"| forward and backward, 4 layers, hidden 256 | {model:.3f} |")
     print(f"| all {len(rules)} compared rules and their scores | {together:.4f} ({together / model:.2%}) |\n")

@@ -57,46 +57,31 @@ class Harness:
         step.seconds["learn"] = step.seconds["step"] - timer.seconds["rollout"]
         return step
 
+    def close(self) -> None:
+        self.parts.engine.close()
+
 
 class TRL:
     """GRPOTrainer as an experienced user sets it: no gradient checkpointing, no KL term, 4 updates a generation."""
 
     def __init__(self, folder: Path, workload: Workload, **options):
         from datasets import Dataset
-        from transformers import AutoModelForCausalLM, TrainerCallback
-        from trl import GRPOConfig, GRPOTrainer
+        from transformers import AutoModelForCausalLM
+        from trl import GRPOTrainer
 
-        side = self
-
-        class Clock(TrainerCallback):
-            def on_step_begin(self, args, state, control, **rest):
-                side.started = side.started or now()
-
-            def on_step_end(self, args, state, control, **rest):
-                side.ended = now()
-
-        on_gpu, num_batches = torch.cuda.is_available(), workload.num_responses // workload.rows_at_once
-        config = GRPOConfig(
-            output_dir=str(folder / "trl"), use_cpu=not on_gpu, bf16=on_gpu, fp16=False,
-            per_device_train_batch_size=workload.rows_at_once, num_generations=GROUP, steps_per_generation=num_batches,
-            gradient_accumulation_steps=num_batches // NUM_UPDATES, max_steps=NUM_UPDATES, num_iterations=1,
-            max_completion_length=workload.max_response_length, temperature=1.0, top_p=1.0, top_k=0,
-            learning_rate=LEARNING_RATE, lr_scheduler_type="constant", beta=0.0, scale_rewards="none",
-            gradient_checkpointing=False, shuffle_dataset=False, dataloader_pin_memory=False,
-            report_to=[], logging_strategy="no", save_strategy="no", disable_tqdm=True, **options,
-        )  # fmt: skip
         self.trainer = GRPOTrainer(
             AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
             reward_funcs=lambda completion_ids, **rest: [float(i % 2) for i in range(len(completion_ids))],
-            args=config,
+            args=trl_config(folder, workload, **options),
             train_dataset=Dataset.from_dict({"prompt": prompt_texts(workload)}),
             processing_class=make_tokenizer(workload),
-            callbacks=[Clock()],
+            callbacks=[stopwatch(self)],
         )
         self.generate = self.trainer._generate_single_turn
         self.trainer._generate_single_turn = self.timed_generate
 
     def timed_generate(self, *args, **kwargs):
+        """With vLLM the push of the weights is part of it."""
         with self.step("generate"):
             result = self.generate(*args, **kwargs)
         self.step.tokens += sum(map(len, result[0]))
@@ -104,10 +89,43 @@ class TRL:
 
     def __call__(self) -> Clock:
         self.step, self.started, self.ended = Clock(tokens=0), None, None
+        self.trainer._last_loaded_step = -1  # or vLLM would keep its weights: each call begins at step 0
         self.trainer.train()
         self.step.seconds["step"] = self.ended - self.started
         self.step.seconds["learn"] = self.step.seconds["step"] - self.step.seconds["generate"]
         return self.step
+
+    def close(self) -> None:
+        """Nothing of its own."""
+
+
+def trl_config(folder: Path, workload: Workload, **options):
+    from trl import GRPOConfig
+
+    on_gpu, num_batches = torch.cuda.is_available(), workload.num_responses // workload.rows_at_once
+    return GRPOConfig(
+        output_dir=str(folder / "trl"), use_cpu=not on_gpu, bf16=on_gpu, fp16=False,
+        per_device_train_batch_size=workload.rows_at_once, num_generations=GROUP, steps_per_generation=num_batches,
+        gradient_accumulation_steps=num_batches // NUM_UPDATES, max_steps=NUM_UPDATES, num_iterations=1,
+        max_completion_length=workload.max_response_length, temperature=1.0, top_p=1.0, top_k=0,
+        learning_rate=LEARNING_RATE, lr_scheduler_type="constant", beta=0.0, scale_rewards="none",
+        gradient_checkpointing=False, shuffle_dataset=False, dataloader_pin_memory=False,
+        report_to=[], logging_strategy="no", save_strategy="no", disable_tqdm=True, **options,
+    )  # fmt: skip
+
+
+def stopwatch(side: TRL):
+    """A callback that notes when the trainer's first step begins and its last ends."""
+    from transformers import TrainerCallback
+
+    class Stopwatch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **rest):
+            side.started = side.started or now()
+
+        def on_step_end(self, args, state, control, **rest):
+            side.ended = now()
+
+    return Stopwatch()
 
 
 class HandLoop:

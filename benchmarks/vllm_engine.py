@@ -1,7 +1,8 @@
 """What the harness costs on top of vLLM, and what a push and sleep cost: `python -m benchmarks.vllm_engine [--shape 0.6B]`.
 
 The same requests through VllmEngine and through vLLM alone, in turns; medians. Shapes are random weights of Qwen3's sizes.
-On a GPU also the memory when awake and asleep. Needs the extra [vllm] (docs/rollouts.md).
+With rollout.vllm.sleep=true on a GPU also the memory when awake and asleep. Without a GPU a second is one of CPU time, of all
+threads together. Needs the extra [vllm] (docs/rollouts.md).
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from contextlib import closing
 
 import torch
 
-from benchmarks.workload import make_model, on_gpu
-
-SHAPES = ("0.6B", "1.7B")
+from benchmarks.ratio import now
+from benchmarks.workload import SHAPES, make_model, on_gpu
 
 
 def main() -> None:
@@ -102,10 +102,9 @@ def seconds(action) -> float:
         start = time.process_time()
         action()
         return time.process_time() - start
-    start = time.perf_counter()
+    start = now()
     action()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def median(action, rounds: int) -> float:

@@ -20,6 +20,7 @@ from torch import nn
 from evals import chain
 
 GROUP, NUM_UPDATES = 8, 4
+SHAPES = ("0.6B", "1.7B")  # of Qwen3, on a GPU
 CHARACTERS = "0123456789+-*=;#:ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs"
 PAD, END = 0, 1
 QWEN3_TINY = dict(

@@ -1,4 +1,4 @@
-"""The processes behind MathVerifyGrader; run as a file, not imported. They keep math-verify's hangs out of the harness.
+"""The processes behind MathVerifyGrader, which keep math-verify's hangs out of the harness. Run as a file.
 
 The first process loads math-verify and then only forks, so that a worker starts in milliseconds. Its standard input is a
 socket of orders, 4 bytes each, answered by 4 bytes: a connection sent with the order is handed to a new worker, whose

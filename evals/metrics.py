@@ -101,11 +101,6 @@ def summarise(rows: Sequence[Mapping], ks: Sequence[int] = ()) -> dict[str, floa
     return summary | {key.replace("num_", "share_"): sum(row[key] for row in rows) / (n * len(rows)) for key in sorted(counts)}
 
 
-def verdict_counts(verdicts: Iterable[str]) -> dict[str, int]:
-    """How many samples got each verdict, as `num_<verdict>`, e.g. {"num_correct": 3, "num_no_answer": 1}."""
-    return {f"num_{verdict}": count for verdict, count in sorted(Counter(verdicts).items())}
-
-
 def length_quantiles(lengths: Sequence[int], levels: Sequence[float] = (0.1, 0.5, 0.9, 1.0)) -> dict[str, float]:
     """Quantiles of response lengths (tokens), linearly interpolated: {"p10": …, "p50": …, "p90": …, "p100": …}."""
     if not len(lengths):

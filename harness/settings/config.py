@@ -330,7 +330,7 @@ class HarnessConfig:
 
 @dataclass
 class Config:
-    """The root. `experiment` and `preset` are the names chosen on the command line: they name the folder."""
+    """The root."""
 
     method: Rule = MISSING
     model: ModelConfig = MISSING

@@ -3,7 +3,7 @@ from math import comb
 
 import pytest
 
-from evals.metrics import avg_at_k, length_quantiles, maj_at_k, mean_score, pass_at_k, pass_hat_k, summarise, verdict_counts
+from evals.metrics import avg_at_k, length_quantiles, maj_at_k, mean_score, pass_at_k, pass_hat_k, summarise
 
 
 @pytest.mark.parametrize("n, c", [(4, 0), (4, 1), (5, 3), (6, 6)])
@@ -68,5 +68,4 @@ def test_small_ones():
     assert mean_score([0.0, 1.0]) == 0.5
     with pytest.raises(ValueError, match="empty"):
         mean_score([])
-    assert verdict_counts(["wrong", "correct", "wrong"]) == {"num_correct": 1, "num_wrong": 2}
     assert length_quantiles([1, 2, 3, 4, 5], (0.5, 1.0)) == {"p50": 3.0, "p100": 5.0}

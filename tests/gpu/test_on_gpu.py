@@ -1,4 +1,4 @@
-"""On a real GPU: the same decisions, log-probs, responses and files as on a CPU. `pytest -m gpu tests/gpu`."""
+"""On a real GPU: decisions, log-probs, responses and updates as on a CPU, and runs that repeat. `pytest -m gpu tests/gpu`."""
 
 from __future__ import annotations
 
