@@ -33,6 +33,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: str):
+    from harness.distributed import join
     from harness.learning.model import load_model
     from harness.rollout.vllm import VllmEngine
     from harness.settings.compose import compose_config
@@ -40,11 +41,11 @@ def measure(options: argparse.Namespace, folder: str):
     shape = write_shape(options.shape, folder) if options.shape else []
     longest = f"data.max_response_length={options.tokens}"
     config = compose_config(["rollout=vllm", longest, *shape, *options.overrides])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(config.model).to(device)
-    yield "device", torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    ranks = join("auto")
+    model = load_model(config.model).to(ranks.device)
+    yield "device", torch.cuda.get_device_name() if ranks.device.type == "cuda" else "cpu"
     yield "parameters, millions", round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1)
-    with closing(VllmEngine(model, [1], config)) as engine:
+    with closing(VllmEngine(model, [1], config, ranks)) as engine:
         engine.push(model, 0)
         yield from rates(engine, prompts_of(config, options), options, config.rollout.top_k)
         yield "push, seconds", median(lambda: engine.push(model, 0), options.rounds)

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,17 @@ def read_problems(path: str | Path, allow_duplicates: bool = False) -> list[Prob
         raise ValueError(f"{counts}; clean the file, or allow duplicates (allow_duplicates=true) to keep the first of each")
     if num_repeated:
         log.warning("%s; the first of each is kept", counts)
+    check_ids(unique, path)
     return unique
+
+
+def check_ids(problems: Iterable[Problem], path: str | Path) -> None:
+    """ValueError if two problems have one id: their samples would be counted as one's."""
+    counts = Counter(problem.id for problem in problems)
+    repeated = sorted(identity for identity, count in counts.items() if count > 1)
+    if repeated:
+        shown = ", ".join(map(repr, repeated[:5])) + (f" and {len(repeated) - 5} more" if len(repeated) > 5 else "")
+        raise ValueError(f"{path}: different problems with the same id {shown}; give each its own, or leave the column out")
 
 
 def read_rows(path: str | Path) -> list[Problem]:
@@ -56,7 +67,7 @@ def iterate_rows(path: str | Path) -> Iterator[Problem]:
         raise ValueError(f"no file {path}")
     number = 0
     for number, row in readers[path.suffix](path):
-        yield _problem(row, f"{path}:{number}", f"{path.stem}-{number:05d}")
+        yield _problem(row, f"{path}:{number}", f"row-{number:05d}")  # not the file's name: a renamed file is the same data
     if not number:
         raise ValueError(f"{path} holds no problems")
 

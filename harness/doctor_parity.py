@@ -33,17 +33,18 @@ def parity(words: list[str]) -> int:
 def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
     """The mismatch metrics of training step 1's responses, the gates, and what was compared."""
     from harness.data import step_problems, training_prompts
+    from harness.distributed import join
     from harness.learning.learner import Learner
     from harness.learning.model import load_model, load_tokenizer
     from harness.parts import make_engine
     from harness.rollout.canary import check_push, gate_limits, score_fresh
     from harness.rollout.queue import response_seeds, training_sampling
 
-    model = load_model(config.model)
-    learner = Learner(model, config.method, config.train, config.rollout.max_response_length)
+    model, ranks = load_model(config.model), join(config.cluster.device)
+    learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks)
     problems = step_problems(config.data, config.seed, 1, config.train.prompts_per_step)
     prompts = training_prompts(config, problems)
-    with closing(make_engine(config, model, load_tokenizer(config.model.path, config.model.revision))) as engine:
+    with closing(make_engine(config, model, load_tokenizer(config.model.path, config.model.revision), ranks)) as engine:
         engine.push(model, 0)
         check_push(engine, model, prompts[: config.rollout.canary_rows], config.mismatch)
         rollout = engine.generate(prompts, response_seeds(config, 1, problems), training_sampling(config.rollout))

@@ -65,7 +65,7 @@ def check_lines(folder: RunFolder) -> Iterator[str]:
     """A half-written last line is the mark of a kill; readers pass over it, so it is no loss, but it is said."""
     for name in ROW_KEYS:
         path = folder.path / f"{name}.jsonl"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
         broken = [number for number, line in enumerate(lines, 1) if line and not is_row(line)]
         if broken:
             yield f"{path.name}: lines {broken} are half-written (readers pass over them; no row that was acknowledged is lost)"
@@ -89,7 +89,7 @@ def check_steps(folder: RunFolder) -> Iterator[str]:
 
 
 def check_evaluations(folder: RunFolder) -> Iterator[str]:
-    """Every evaluation is of the same problems."""
+    """Every evaluation is of the same problems, and a completed run has all of them."""
     problems: dict[int, set] = {}
     for row in folder.rows("evals"):
         problems.setdefault(row["step"], set()).add((row["benchmark"], row["problem_id"]))
@@ -98,6 +98,18 @@ def check_evaluations(folder: RunFolder) -> Iterator[str]:
         if found != everything:
             share = f"{len(found)} of {len(everything)} problems"
             yield f"evals.jsonl: the evaluation at step {step} has {share}; the run's command repeats it"
+    missing = sorted(evaluated_steps(folder) - problems.keys()) if folder.state == "completed" else []
+    if missing:
+        yield f"evals.jsonl has no evaluation of steps {missing}"
+
+
+def evaluated_steps(folder: RunFolder) -> set[int]:
+    """At which steps a run of these settings is evaluated."""
+    settings = (folder.read_config() or {}).get("settings") or {}
+    if not settings.get("eval", {}).get("benchmarks"):
+        return set()
+    last, every = settings["train"]["steps"], settings["eval"]["every"]
+    return {0, last, *range(every, last, every)}
 
 
 def check_samples(folder: RunFolder) -> Iterator[str]:
@@ -108,11 +120,17 @@ def check_samples(folder: RunFolder) -> Iterator[str]:
                     json.loads(line)
         except (OSError, EOFError, ValueError) as error:
             yield f"samples/{path.name} is damaged ({error})"
+    kept = {int(path.name.removeprefix("step=").split(".")[0]) for path in (folder.path / "samples").glob("step=*.jsonl.gz")}
+    missing = sorted({row["step"] for row in folder.rows("evals")} - kept) if kept else []
+    if missing:
+        yield f"samples/ has none of the evaluations at steps {missing}"
 
 
 def check_checkpoints(folder: RunFolder) -> Iterator[str]:
     from harness.runs.checkpoint import damage
 
+    if folder.state == "completed" and folder.newest_checkpoint() != folder.last_step():
+        yield "checkpoints/ has none of the last step: the run can be analysed, and not be evaluated again"
     paths = sorted((folder.path / "checkpoints").glob("step=*"), key=lambda path: int(path.name.removeprefix("step=")))
     for path in paths:
         manifest = read_json(path / "manifest.json")

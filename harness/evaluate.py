@@ -96,7 +96,7 @@ def read_job(words: Sequence[str]) -> Job:
 def default_data(overrides: Sequence[str]) -> list[str]:
     """data=none brings lengths and template for real problems; the embedded task keeps its own."""
     chosen = dict(word.partition("=")[::2] for word in overrides)
-    return [] if "data" in chosen or chosen.get("eval", "chain") == "chain" else ["data=none"]
+    return [] if "data" in chosen or chosen.get("eval", "chain").startswith("chain") else ["data=none"]
 
 
 def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
@@ -192,7 +192,7 @@ def rate(record: dict) -> str:
 def show(folder: Path, console: Console) -> None:
     """The table at the end, from the stored samples."""
     record = read_json(folder / "evaluation.json")
-    (path,) = (folder / "samples").glob("step=*.jsonl.gz")
+    path = folder / "samples" / f"step={record['identity']['step']}.jsonl.gz"
     by_benchmark = {name: summary for (_, name), summary in summaries(read_samples(path)).items()}
     n = record["identity"]["eval"]["n"]
     scores = [f"avg@{n}", *([f"maj@{n}"] if n > 1 else []), *(f"pass@{k}" for k in powers(n))]

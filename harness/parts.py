@@ -33,7 +33,7 @@ from harness.runs.checkpoint import (
 )
 from harness.settings.config import ClusterConfig, Config
 from harness.settings.identity import RunPlan
-from harness.store import RunFolder
+from harness.store import RunFolder, strict
 from harness.telemetry.collapse import CollapseWatch, evaluation_means
 from harness.tracker import Tracker, make_tracker
 
@@ -72,6 +72,7 @@ class Parts:
     watch: CollapseWatch
     scores: dict[int, float]  # of the evaluations so far: mean over benchmarks, by step
     done: int  # steps completed
+    num_timeouts: int = 0  # among the last rewards: responses that the grader gave no verdict on in time
 
     @property
     def config(self) -> Config:
@@ -86,6 +87,7 @@ class Parts:
         answers = [problem.answer for problem in self.queue.problems(step) for _ in range(rollout.group_size)]
         texts = self.tokenizer.batch_decode(rollout.responses(), skip_special_tokens=True)
         grades = self.reward_grader.grade_many(texts, answers, rollout.truncated.tolist())
+        self.num_timeouts = sum(grade.verdict == "grader_timeout" for grade in grades)
         return torch.tensor([float(grade.correct) for grade in grades])
 
     def push(self) -> None:
@@ -128,7 +130,7 @@ class Parts:
         if self.ranks.is_first:
             self.folder.lock.require()
             self.folder.append("metrics", [row])
-        self.watch.see(row)
+        self.watch.see(strict(row))  # as it will be read again after a resume
         self.mark_collapse()
         self.tracker.log(row)
 
@@ -231,7 +233,7 @@ def one_engine(config: Config, model: nn.Module, stop_ids: list[int], ranks: Ran
     if config.rollout.engine == "vllm":
         from harness.rollout.vllm import VllmEngine
 
-        return VllmEngine(model, stop_ids, config)
+        return VllmEngine(model, stop_ids, config, ranks)
     from harness.rollout.decode import TransformersEngine
 
     return TransformersEngine(model, stop_ids, getattr(torch, config.rollout.precision), config.rollout.max_rows, ranks)

@@ -77,6 +77,7 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
         {"step": step}
         | rollout_metrics(rollout, rewards, informative)
         | {"cost/sampled_tokens": int(fresh.mask.sum()) if fresh else 0, "health/nonfinite_rollout": int((~finite).sum())}
+        | {"health/grader_timeouts": parts.num_timeouts}
         | {"actor/lr": learner.learning_rate(max(learner.num_updates - 1, 0))}
         | ({"staleness/versions": age + (len(split) - 1) / 2} if split else {})
         | learner_metrics(updates, parts.plan.rule)

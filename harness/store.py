@@ -25,6 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ class RunFolder:
         while True:
             with open(path, "rb") as file:
                 file.seek(max(0, total - size))
-                rows = parse_rows(file.read().decode(errors="replace").splitlines(), ROW_KEYS[name])
+                rows = parse_rows(file.read().decode(errors="replace").split("\n"), ROW_KEYS[name])
             if len(rows) >= count or size >= total:
                 return rows[-count:]
             size *= 4
@@ -232,11 +233,13 @@ class RunFolder:
         write_json(path, (read_json(path) or {"number": number}) | facts | {"ended": ended})
         return ended
 
-    def seconds_before(self) -> float:
-        """Of the attempts so far. One that was killed left its own clock in the lock, at most a heartbeat old."""
+    def spent_before(self) -> tuple[float, float]:
+        """Seconds and device-hours of the attempts so far, each with its own number of ranks. One that was killed left its
+        clock in the lock, at most a heartbeat old."""
         status = self.read_status() or {}
         killed = (self.lock.previous or {}).get("seconds", 0.0) if status.get("state") == "running" else 0.0
-        return status.get("seconds", 0.0) + killed
+        hours = (status.get("device_hours") or 0.0) + killed * status.get("ranks", 1) / 3600
+        return status.get("seconds", 0.0) + killed, round(hours, 6)
 
     def newest_checkpoint(self) -> int:
         """Its step; 0 when there is none."""
@@ -244,7 +247,8 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """What a killed process had written aside and not yet renamed. Only for the folder's owner."""
-        for path in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.jsonl.gz.*.tmp"), *self.path.glob("logs/.*.tmp")]:
+        places = [self.path, *(self.path / name for name in ("samples", "traces", "batches", "logs"))]
+        for path in chain.from_iterable(place.glob(".*.tmp") for place in places):
             if path.is_file():
                 path.unlink()
 

@@ -85,9 +85,9 @@ def before_it_began(folder: RunFolder, code: int, out_of_memory: bool) -> Verdic
 def bury(folder: RunFolder, number: int, ended: Death) -> dict:
     """Write the end of an attempt that died without a word. Returns what its record says now."""
     facts = {"state": "failed" if ended.own else "killed", "reason": ended.reason, "step": folder.last_step()}
-    seconds = folder.seconds_before()
+    seconds, hours = folder.spent_before()
     folder.end_attempt(number, **facts)
-    folder.update_status(seconds=seconds, device_hours=round(seconds / 3600, 6), **(facts if ended.own else {}))
+    folder.update_status(seconds=seconds, device_hours=hours, **(facts if ended.own else {}))
     return facts
 
 

@@ -5,6 +5,8 @@ The first k + 1 batches come from the initial weights. Batches wait here rather 
 
 from __future__ import annotations
 
+from collections import Counter
+
 from evals.records import Problem
 from harness.data import step_problems, training_prompts
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, request_seed
@@ -45,9 +47,17 @@ class RolloutQueue:
 
 
 def response_seeds(config: Config, step: int, problems: list[Problem]) -> list[int]:
-    """[B] the seed of each response: the same for every method, so that equal weights give equal tokens."""
-    samples = range(config.train.group_size)
-    return [request_seed(config.seed, "train", step, problem.id, index) for problem in problems for index in samples]
+    """[B] the seed of each response: the same for every method, so that equal weights give equal tokens.
+
+    A problem that comes again in the same step, as the problems of a small file do, gets responses of its own.
+    """
+    seeds, seen = [], Counter()
+    for problem in problems:
+        again = (seen[problem.id],) if seen[problem.id] else ()
+        seen[problem.id] += 1
+        samples = range(config.train.group_size)
+        seeds += [request_seed(config.seed, "train", step, problem.id, *again, index) for index in samples]
+    return seeds
 
 
 def training_sampling(config: RolloutConfig) -> Sampling:

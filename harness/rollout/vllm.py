@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.distributed import here
+from harness.distributed import ALONE, Ranks, here
 from harness.learning.model import model_folder
 from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad
@@ -59,14 +59,14 @@ class VllmEngine:
     shared = False
     router_replay = False
 
-    def __init__(self, model: nn.Module, stop_ids: list[int], config: Config):
+    def __init__(self, model: nn.Module, stop_ids: list[int], config: Config, ranks: Ranks = ALONE):
         require_vllm()
         self.stop_ids = sorted(stop_ids)
         self.dtype = getattr(torch, config.rollout.precision)
         self.vocab_size = model.config.get_text_config().vocab_size
         self.can_sleep, self.asleep = config.rollout.vllm.sleep, False
         self.version = -1  # no weights before the first push
-        self.llm = start(model, config)
+        self.llm = start(model, config, ranks.device)
 
     def push(self, model: nn.Module, version: int) -> None:
         """The cache of earlier prefixes goes with the weights that computed it."""
@@ -175,17 +175,20 @@ def weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
             yield name, part.to(dtype)
 
 
-def start(model: nn.Module, config: Config):
-    """vLLM with random weights, in this process. ValueError with our key where its memory or lengths do not fit."""
+def start(model: nn.Module, config: Config, device: torch.device):
+    """vLLM with random weights, in this process. ValueError with our key where its memory or lengths do not fit.
+
+    `device` is the run's: at this moment the learner's model may still be on the CPU.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     set_num_threads = torch.set_num_threads
     from vllm import LLM
 
-    rollout, on_cpu = config.rollout, model.device.type == "cpu"
+    rollout, on_cpu = config.rollout, device.type == "cpu"
     longest = rollout.max_prompt_length + max(rollout.max_response_length, config.eval.max_response_length)
     if rollout.vllm.sleep and on_cpu:
-        raise ValueError("rollout.vllm.sleep=true: sleep mode gives memory of a GPU back, and the model is on the CPU")
+        raise ValueError("rollout.vllm.sleep=true: sleep mode gives memory of a GPU back, and the run is on the CPU")
     try:
         return LLM(
             model=model_folder(config.model.path),

@@ -54,7 +54,8 @@ class Claim:
     """A run's folder that is this process's, or of the ranks that it works with."""
 
     number: int  # of the attempt
-    spent: float  # seconds, by earlier attempts
+    seconds: float  # by earlier attempts
+    device_hours: float
 
 
 def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None = None) -> str:
@@ -67,9 +68,9 @@ def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None =
     claim = ranks.first(lambda: claimed(plan, folder, launch))
     if not isinstance(claim, Claim):
         return claim
-    clock = lambda: round(claim.spent + time.monotonic() - started, 3)
+    clock = lambda: time.monotonic() - started
     try:
-        return _owned(plan, folder, claim.number, train, stop, clock)
+        return _owned(plan, folder, claim, train, stop, clock)
     finally:
         if ranks.is_first:
             folder.lock.release()
@@ -86,17 +87,17 @@ def claimed(plan: RunPlan, folder: RunFolder, launch: str | None) -> Claim | str
         if folder.finished:  # by another process, between the look and the lock
             return folder.state
         plan.check_folder()
-        claim = Claim(folder.num_attempts() + 1, folder.seconds_before())
-        begin(plan, folder, claim.number, claim.spent, launch)
+        claim = Claim(folder.num_attempts() + 1, *folder.spent_before())
+        begin(plan, folder, claim, launch)
         undo.pop_all()
     return claim
 
 
-def _owned(plan: RunPlan, folder: RunFolder, number: int, train: Train, stop: StopRequest, clock: Callable[[], float]) -> str:
+def _owned(plan: RunPlan, folder: RunFolder, claim: Claim, train: Train, stop: StopRequest, clock: Callable[[], float]) -> str:
     ranks = here()
-    name = f"attempt_{number}" if ranks.is_first else f"attempt_{number}.rank{ranks.rank}"
+    name = f"attempt_{claim.number}" if ranks.is_first else f"attempt_{claim.number}.rank{ranks.rank}"
     heard = lambda state: stop.signalled if state == "preempted" else None
-    leave = lambda state, reason: end(folder, number, state, reason, clock(), heard(state)) if ranks.is_first else None
+    leave = lambda state, reason: end(folder, claim, state, reason, clock(), heard(state)) if ranks.is_first else None
     with log_file(folder.path / "logs" / f"{name}.log"), watching(ranks, partial(leave, "failed")) as watch:
         try:
             state = train(plan, stop)
@@ -124,8 +125,9 @@ def why(error: BaseException, watch: Watch | None) -> str:
     return reason
 
 
-def begin(plan: RunPlan, folder: RunFolder, number: int, spent: float, launch: str | None) -> None:
+def begin(plan: RunPlan, folder: RunFolder, claim: Claim, launch: str | None) -> None:
     """Write who runs what, with what, from now on."""
+    number = claim.number
     folder.remove_leftovers()
     if not folder.read_config():
         write_json(folder.path / "config.json", plan.record())
@@ -149,7 +151,8 @@ def begin(plan: RunPlan, folder: RunFolder, number: int, spent: float, launch: s
         started=(folder.read_status() or {}).get("started", facts["started"]),
         ended=None,
         data_fingerprints=plan.data_fingerprints,
-        seconds=spent,
+        seconds=claim.seconds,
+        device_hours=claim.device_hours,
         collapse_step=None,
         collapse_reason=None,
         launch=launch,
@@ -157,13 +160,13 @@ def begin(plan: RunPlan, folder: RunFolder, number: int, spent: float, launch: s
     )
 
 
-def end(folder: RunFolder, number: int, state: str, reason: str | None, seconds: float, signalled: str | None = None) -> None:
-    """Write how it ended, unless the folder has another owner by now."""
+def end(folder: RunFolder, claim: Claim, state: str, reason: str | None, own: float, signalled: str | None = None) -> None:
+    """Write how it ended after `own` seconds, unless the folder has another owner by now."""
     folder.lock.require()
     step = folder.last_step()
-    device_hours = round(seconds * here().size / 3600, 6)
-    ended = folder.end_attempt(number, state=state, reason=reason, step=step, signal=signalled)
-    folder.update_status(state=state, reason=reason, ended=ended, seconds=seconds, device_hours=device_hours, step=step)
+    spent = {"seconds": round(claim.seconds + own, 3), "device_hours": round(claim.device_hours + own * here().size / 3600, 6)}
+    ended = folder.end_attempt(claim.number, state=state, reason=reason, step=step, signal=signalled)
+    folder.update_status(state=state, reason=reason, ended=ended, step=step, **spent)
 
 
 def explain(error: BaseException) -> str:

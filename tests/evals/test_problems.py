@@ -38,7 +38,7 @@ def write(path: Path, rows: list) -> Path:
 )
 def test_layouts_of_the_usual_copies(tmp_path, row, answer):
     (problem,) = read_problems(write(tmp_path / "x.jsonl", [row]))
-    assert (problem.text, problem.answer, problem.id) == ("What?", answer, "x-00001")
+    assert (problem.text, problem.answer, problem.id) == ("What?", answer, "row-00001")
 
 
 def test_parquet_reads_as_json_lines(tmp_path):
@@ -79,6 +79,12 @@ def test_duplicates_are_refused_above_one_percent_unless_allowed(tmp_path):
     other = write(tmp_path / "other.jsonl", [*rows, {**rows[0], "answer": 5}])
     with pytest.raises(ValueError, match="1 repeated with another answer"):
         read_problems(other)
+
+
+def test_different_problems_may_not_share_an_id(tmp_path):
+    rows = [{"id": i % 2, "problem": f"Problem number {i}?", "answer": i} for i in range(3)]
+    with pytest.raises(ValueError, match="different problems with the same id '0'; give each its own"):
+        read_problems(write(tmp_path / "x.jsonl", rows))
 
 
 def test_fingerprint_follows_content_alone(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from harness.data import load_problems, step_problems, training_prompts
 from harness.parts import build
+from harness.rollout.queue import response_seeds
 from harness.settings.compose import compose_config, compose_plan
 from harness.store import RunFolder
 
@@ -22,6 +23,24 @@ def test_each_epoch_sees_every_problem_once_in_an_order_of_its_own(words):
     assert set(ids[:10]) == set(ids[10:]) == everything and ids[:10] != ids[10:]
     assert [p.id for p in step_problems(data, 1, 3, 4)] == ids[8:12]
     assert [p.id for s in range(1, 6) for p in step_problems(data, 2, s, 4)] != ids
+
+
+def test_a_file_under_another_name_gives_the_same_seeds(words, tmp_path):
+    texts = ['{"problem": "1+2", "answer": "3"}', '{"problem": "2+2", "answer": "4"}']
+    seeds = []
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("\n".join(texts))
+        config = compose_config([*words, f"data.path={tmp_path / name}"])
+        seeds.append(response_seeds(config, 1, load_problems(config.data.path, False)))
+    assert seeds[0] == seeds[1]
+
+
+def test_a_problem_that_comes_twice_in_a_step_gets_responses_of_its_own(words):
+    config = compose_config([*words, "train.prompts_per_step=23", "train.group_size=4"])
+    problems = step_problems(config.data, 1, 1, 23)
+    seeds = response_seeds(config, 1, problems)
+    assert len({problem.id for problem in problems}) == 10 and len(set(seeds)) == 23 * 4
+    assert seeds[: 10 * 4] == response_seeds(config, 1, problems[:10])
 
 
 def test_prompts_of_a_file_are_those_of_the_tokenizer(words):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness import evaluate as command
+from harness import rescore
 from harness.evaluation import Sample, eval_rows, powers, read_samples, save_samples, summaries
 from harness.store import RunFolder, read_json
 
@@ -80,6 +81,9 @@ def test_a_finished_one_says_so_and_samples_nothing(job_words, monkeypatch, caps
     assert command.main(job_words) == 0
     again = capsys.readouterr()
     assert "already complete" in again.err and again.out == table
+    assert rescore.main([str(command.read_job(job_words).folder())]) == 0
+    capsys.readouterr()
+    assert command.main(job_words) == 0 and capsys.readouterr().out == table
     with pytest.raises(ValueError, match="other settings"):
         command.main([*job_words, "eval.temperature=0.5"])
 
@@ -112,6 +116,8 @@ def test_real_benchmarks_bring_the_lengths_and_template_of_real_problems():
     config = command.read_job(["model=builtin:chain", "eval=aime"]).config
     assert (config.data.kind, config.eval.template, config.eval.max_response_length) == ("none", "boxed", 2048)
     assert command.read_job([]).config.data.kind == "chain"
+    tune = command.read_job(["eval=chain_tune"]).config.eval
+    assert (tune.grader, tune.template) == ("chain", "raw")
 
 
 def random_states():

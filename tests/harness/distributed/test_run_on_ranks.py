@@ -105,7 +105,11 @@ def test_a_stopped_run_goes_on_with_another_number_of_ranks(runs, alone, first, 
     name = f"{first}-to-{second}"
     stopped = runs.run(name, first, stop_after=2)
     assert stopped.state == "preempted" and complete_steps(stopped.path / "checkpoints") == [1, 2]
-    assert_same_numbers(runs.run(name, second), alone)
+    before, resumed = stopped.read_status(), runs.run(name, second)
+    assert_same_numbers(resumed, alone)
+    after = resumed.read_status()
+    own = (after["seconds"] - before["seconds"]) * second / 3600
+    assert after["device_hours"] == pytest.approx(before["device_hours"] + own, abs=1e-5)
 
 
 @pytest.mark.parametrize(("rank", "how"), [(1, "kill"), (1, "raise"), (0, "kill")])

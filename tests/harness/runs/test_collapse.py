@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness import run
+from harness.store import RunFolder
 from harness.telemetry.collapse import CollapseWatch, evaluation_means, first_breach
 
 ROOT = Path(__file__).parents[3]
@@ -167,3 +169,15 @@ def test_online_is_the_same_as_afterwards(name):
 def test_history_is_read_once():
     """A generator can't be read again, so a step costs the same at step 10 and at step 10,000."""
     assert marked(iter(rows([0.5] * 2000)), steps=200) is None
+
+
+def test_a_value_that_is_not_finite_marks_the_run_at_once(tmp_path, run_small, monkeypatch):
+    """The row in memory holds NaN where the stored one holds null."""
+    learn = run.learn
+
+    def without_entropy(parts, step, timer):
+        return learn(parts, step, timer) | ({"actor/entropy": float("nan")} if step == 1 else {})
+
+    monkeypatch.setattr(run, "learn", without_entropy)
+    status = RunFolder(run_small(tmp_path, "eval.benchmarks=[]")).read_status()
+    assert (status["collapse_step"], status["collapse_reason"]) == (1, "actor/entropy not finite")

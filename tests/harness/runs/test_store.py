@@ -146,12 +146,21 @@ def test_a_read_only_folder_says_what_to_do(tmp_path, monkeypatch, number):
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(folder):
     folder.update_status(state="running")
     left = [folder.path / ".status.json.17.tmp", folder.path / "samples" / ".step=0.jsonl.gz.17.tmp"]
+    left += [folder.path / "traces" / ".step=7.json.17.tmp", folder.path / "batches" / ".step=14.safetensors.17.tmp"]
     kept = [folder.path / "samples" / "step=0.jsonl.gz", folder.path / "status.json"]
     for path in (*left, kept[0]):
         path.parent.mkdir(exist_ok=True)
         path.write_text("x")
     folder.remove_leftovers()
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+def test_device_hours_add_up_each_attempt_with_its_own_ranks(folder):
+    folder.update_status(state="preempted", seconds=3600.0, device_hours=4.0, ranks=4)
+    assert folder.spent_before() == (3600.0, 4.0)
+    folder.update_status(state="running", ranks=2)
+    folder.lock.previous = {"seconds": 1800.0}  # what a killed attempt of two ranks left
+    assert folder.spent_before() == (5400.0, 5.0)
 
 
 def test_runs_are_found_in_a_stable_order_and_a_wrong_root_is_named(tmp_path):
