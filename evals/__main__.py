@@ -28,9 +28,8 @@ def grade(arguments: argparse.Namespace) -> int:
     if not rows:
         raise ValueError(f"{arguments.file} holds no responses")
     columns = zip(*((row["response"], row["answer"], bool(row.get("truncated", False))) for row in rows), strict=True)
-    with make_grader(arguments.grader) as grader:
+    with make_grader(arguments.grader) as grader, open(arguments.out, "w", encoding="utf-8") as out:
         grades = grader.grade_many(*columns)
-    with open(arguments.out, "w", encoding="utf-8") as out:
         for row, one in zip(rows, grades, strict=True):
             added = {"verdict": one.verdict, "extracted": one.extracted, "reason": one.reason, "grader": grader.version}
             out.write(json.dumps(row | added, ensure_ascii=True) + "\n")
@@ -45,6 +44,8 @@ def _response_row(row, place: str) -> dict:
         raise ValueError(f"{place}: no {', '.join(missing)}; each line is an object with id, response and answer")
     if not isinstance(row["response"], str) or isinstance(row["answer"], bool) or not isinstance(row["answer"], str | int):
         raise ValueError(f"{place}: response must be text, and answer text or an integer")
+    if row.get("truncated", False) not in (False, True):
+        raise ValueError(f"{place}: truncated must be true or false, not {row['truncated']!r}")
     return row | {"answer": str(row["answer"])}
 
 
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         return parsed.run(parsed)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -27,7 +27,7 @@ class HubFile:
         try:
             return Path(hf_hub_download(self.repo, self.file, repo_type="dataset", revision=self.revision))
         except Exception as error:  # network, authentication, a moved data set: the remedy is the same
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise ValueError(f"{self} is neither in the hub's cache (HF_HOME) nor to be had ({reason})") from error
 
 

@@ -14,16 +14,17 @@ _SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[A-Za
 _RAISED = {ord(c): f"{mark}{i}" for mark, row in (("^", "⁰¹²³⁴⁵⁶⁷⁸⁹"), ("_", "₀₁₂₃₄₅₆₇₈₉")) for i, c in enumerate(row)}
 _MINUS = re.compile(r"[\u2010\u2011\u2012\u2212\ufe63\uff0d]|[\u2013\u2014](?=\s?\d)")
 _WRAPPER = re.compile(
-    r"\\(?:text|math|mbox|hbox|boxed|fbox|bm|bf|rm|it|em|tt|boldsymbol|operatorname|underline|displaystyle|textstyle"
-    r"|left|right|large|Large|quad|qquad|blacksquare|square|Box|checkmark|,|;|:|>|\\| )[a-z]*"
+    r"\\(?:(?:text|math|mbox|hbox|boxed|fbox|bm|bf|rm|it|em|tt|boldsymbol|operatorname|underline|displaystyle|textstyle"
+    r"|left|right|large|Large|quad|qquad|blacksquare|square|Box|checkmark)[a-z]*|,|;|:|>|\\| )"
 )
 _SUBSCRIPT = re.compile(r"_(?:\w|\{\w{1,8}\})")
-_GROUPED = re.compile(r"(?<!\d)\d{1,3}(?:,\d{3})+(?!\d)")
+_GROUPED = re.compile(r"(?<!\d)[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
+_PAIR = re.compile(r"\( ?\d+(?:, ?\d+)+ ?\)")
 _LENGTH_UNIT = (
     r"(?:mm|cm|dm|km|m|in|ft|yd|mi|inch(?:es)?|feet|foot|(?:centi|kilo|milli)?met(?:er|re)s?|miles?|yards?|units?)"
 )
 _REWRITES = [
-    (re.compile(r"\\!|\\$"), ""),
+    (re.compile(r"\\!|(?<!\\)\\+$"), ""),
     (re.compile(r"\{,\}|(?<=\d)\\,(?=\d{3}(?!\d))"), ","),
     (re.compile(r"\\([%$#&_()\[\]{}])"), r" \1 "),
     (re.compile(r"\^ ?\{? ?(?:\\circ|\\degree|°) ?\}?|\\degree\b|\\circ\b"), " ° "),
@@ -40,9 +41,16 @@ _NUMBER = re.compile(r"(\d+)(?:\.0*(?!\d))?")
 _OPERATOR = re.compile(r"[+\-*/^_\\<>|~±×÷⁄∙·π]|[\u2200-\u22ff]")
 _ARITHMETIC_WORD = re.compile(
     r"(?i)\b(?:sqrt|cbrt|log|ln|sin|cos|tan|exp|factorial|choose|mod|squared|cubed|half|dozen|hundred|thousand|million|billion"
-    r"|pi|divided|plus|minus|negative|percent of)\b"
+    r"|pi|divided|plus|minus|negative|percent of|floor|ceil|ceiling|gcd|lcm)\b"
 )
-_ATTACHED_VARIABLE = re.compile(r"(?![mgshlLKCFJNWV])[A-Za-z](?![A-Za-z])")
+# "204x", "204xy" and "204 x" are products; units, words and choice letters are not.
+_VARIABLE_AFTER = re.compile(
+    r"(?![mgshlLKCFJNWV])[A-Za-z](?![A-Za-z])"
+    r"|(?!(?:[cmkd]m|k?g|m[gls]|ft|in|yd|mi|st|nd|rd|th|hr?|[ap]m|lb|oz|[kMGT]?[BWJ]|[kM]?Hz|cl|dl|ha)(?![a-z]))[a-z]{2}(?![A-Za-z])"
+    r"| {1,3}[i-kn-rt-z](?![A-Za-z.])"
+)
+_UNDONE_BEFORE = re.compile(r"[A-Za-z]\($|(?:^|[^\w.])\.$")  # f(204), .204
+_LONE_LETTER = re.compile(r"(?:^|[^A-Za-z])[A-Za-z] ?$")
 
 
 def has_digit(text: str) -> bool:
@@ -59,6 +67,8 @@ def read_integer(text: str) -> str | None:
     operator, a function or a second number next to it is not.
     """
     plain = _plain(text)
+    if _PAIR.search(plain_characters(text)):
+        return None
     found = _NUMBER.search(plain)
     if not found:
         return None
@@ -67,11 +77,15 @@ def read_integer(text: str) -> str | None:
         return None
     before, after = before.rpartition("=")[2].rstrip(), after.partition("=")[0]
     sign = ""
+    if _UNDONE_BEFORE.search(before):
+        return None
     if before[-1:] in ("+", "-"):
         before, sign = before[:-1], before[-1].replace("+", "")
+        if _LONE_LETTER.search(before):  # x + 204
+            return None
     if _OPERATOR.search(before + " " + after) or _ARITHMETIC_WORD.search(before + " " + after):
         return None
-    if _ATTACHED_VARIABLE.match(after) or (before and before[-1].isalpha() and not plain[found.start() - 1].isspace()):
+    if _VARIABLE_AFTER.match(after) or (before and before[-1].isalpha() and not plain[found.start() - 1].isspace()):
         return None
     digits = found[1].lstrip("0") or "0"
     return digits if digits == "0" else sign + digits

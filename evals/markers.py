@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\boxed\s*\{")
-_ANSWER = re.compile(r"\b(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：]")
+_ANSWER = re.compile(r"(?<![^\W_])(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：]")
 _DRESS = " \t\r\n*_`$"
+_FRAME = re.compile(r"\\[\[\]()]|<[^<>\n]{1,20}>")  # what opens on the marker's line and holds what is below: \[, <br>
 _WORD = re.compile(r"\w")
 _PROSE = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
 _LINE_END = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]")
@@ -30,7 +31,8 @@ class Marker:
     @property
     def stated(self) -> str:
         """What the marker holds, without the marks of emphasis and mathematics around it; "" for an empty marker."""
-        return self.content.strip(_DRESS) or self.below.strip(_DRESS)
+        own = self.content.strip(_DRESS)
+        return own if _FRAME.sub(" ", own).strip(_DRESS) else self.below.strip(_DRESS)
 
 
 def find_marker(response: str) -> Marker | None:
@@ -83,10 +85,15 @@ def _find_line(text: str, low: int) -> Marker | None:
         return None
     line_end = _LINE_END.search(text, last.end())
     end = line_end.start() if line_end else len(text)
-    return Marker(last.start(), text[last.end() : end], line_end is not None, _next_line(text, end))
+    own, (below, below_ended) = text[last.end() : end], _next_line(text, end)
+    complete = line_end is not None and (bool(_WORD.search(_FRAME.sub(" ", own))) or below_ended)
+    return Marker(last.start(), own, complete, below)
 
 
-def _next_line(text: str, end: int) -> str:
-    """The next line with a letter or digit, within 2,000 characters; "" where it holds a word, prose being no answer."""
-    line = next((line for line in text[end : end + 2000].splitlines() if _WORD.search(line)), "")
-    return "" if _PROSE.search(line) else line
+def _next_line(text: str, end: int) -> tuple[str, bool]:
+    """The next line with a letter or digit, within 2,000 characters, and whether it ends; "" where it holds a word, prose being
+    no answer."""
+    lines = text[end : end + 2000].splitlines(keepends=True)
+    line = next((line for line in lines if _WORD.search(line)), "")
+    content = line.splitlines()[0] if line else ""
+    return ("" if _PROSE.search(content) else content), content != line

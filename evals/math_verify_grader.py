@@ -13,6 +13,7 @@ MAX_ANSWER = 1000
 _TAIL = "\\.,;:。 "  # full stops and LaTeX spaces
 _SPACING = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]")
 _FREE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # "2 04" is not 204
+_INTEGER = re.compile(r"-?(?:\d+|[1-9]\d{0,2}(?:,(?:\\!)?\d{3})+)(?:\^\{?\\circ\}?|°)?")
 _VERDICTS = {
     "correct": ("correct", ""),
     "wrong": ("wrong", ""),
@@ -31,7 +32,7 @@ class MathVerifyGrader(Grader):
     """
 
     name = "math_verify"
-    version = "math_verify/1"
+    version = "math_verify/2"
 
     def __init__(self, deadline: float = 2.0):
         self.deadline = deadline
@@ -74,10 +75,11 @@ def _graded(grade: Grade | None, marker: Marker | None, truncated: bool) -> Grad
 
 def _without_process(gold: str, stated: str) -> Grade | None:
     """The grade where math-verify is not needed, else None."""
-    integers = read_integer(gold), read_integer(stated)
-    same = _compact(gold) == _compact(stated)
-    if same or None not in integers:
-        return Grade("correct" if same or integers[0] == integers[1] else "wrong", kept(stated))
+    integers = read_integer(gold) if _INTEGER.fullmatch(gold) else None, read_integer(stated)
+    if _compact(gold) == _compact(stated) or (integers[0] == integers[1] and integers[0]):
+        return Grade("correct", kept(stated))
+    if None not in integers and "!" not in stated:  # 5! may be 120, and emphasis
+        return Grade("wrong", kept(stated))
     return Grade("wrong", kept(stated), "too_long") if len(stated) > MAX_ANSWER else None
 
 

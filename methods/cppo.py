@@ -95,7 +95,7 @@ class CPPO(DivergenceRule):
         if total is not None:
             x = torch.maximum(x, (aux["S_prev"] + aux["Z"]) / total)
         aux["x"] = x
-        return torch.where(batch.outward, (1 / x).clamp(max=1), 1.0)
+        return torch.where(batch.outward, 1 / x.clamp(min=1), 1.0)
 
     def position_weight(self, batch: TokenBatch, dtype: torch.dtype) -> Tensor:
         """[B, T] w_t; meaningless where masked."""

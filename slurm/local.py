@@ -139,8 +139,14 @@ def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[
     stop.listen()
     plans = [compose_plan(job) for job in overrides]
     take_rank()
-    join(plans[0].config.cluster.device)
-    work_through(plans, stop, launch_id=Path(folder).name)
+    ranks = join(plans[0].config.cluster.device)
+    order = ranks.first(lambda: sorted(range(len(plans)), key=lambda i: deaths(plans[i])))
+    work_through([plans[i] for i in order], stop, launch_id=Path(folder).name)
+
+
+def deaths(plan: RunPlan) -> int:
+    """How many of a run's attempts have died without a word: such a run is taken last, so that it starves no other."""
+    return sum(record.get("state") == "running" for record in plan.folder.attempts())
 
 
 def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None = None) -> None:

@@ -17,7 +17,7 @@ ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
     "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT",
 }  # fmt: skip
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 TIMEOUT_SECONDS = 60
 
 
@@ -75,7 +75,8 @@ def look_up(ids: Iterable[str]) -> dict[str, Job]:
         return {}
     found = queued(ids)
     if missing := ids - found.keys():
-        found = accounted(missing) | found  # squeue is nearer to the truth
+        # what squeue no longer has is over: accounts that call it running have missed its end
+        found |= {name: job for name, job in accounted(missing).items() if not job.active}
     return {name: job for name, job in found.items() if name in ids}
 
 
@@ -87,7 +88,7 @@ def queued(ids: set[str]) -> dict[str, Job]:
         if "Invalid job id" in str(error):
             return {}
         raise
-    rows = (line.split("|") for line in lines.splitlines())
+    rows = (row for line in lines.splitlines() if len(row := line.split("|")) == 5)  # sites print banners too
     return {row[0]: Job(row[1], "" if row[2] == "None" else row[2], row[3], seconds_of(row[4])) for row in rows}
 
 
@@ -107,7 +108,7 @@ def accounted(ids: set[str]) -> dict[str, Job]:
         lines = call("sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", arrays(ids))
     except SchedulerError:
         return {}
-    rows = (line.split("|") for line in lines.splitlines())
+    rows = (row for line in lines.splitlines() if len(row := line.split("|")) == 3)
     return {name: Job(state.split()[0], "", nodes) for name, state, nodes in rows if state}
 
 

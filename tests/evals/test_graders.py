@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evals.benchmarks import facts
-from evals.graders import make_grader
+from evals.graders import grade_integer, make_grader
 from evals.integers import read_integer
 from evals.markers import find_marker
 from evals.math_verify_pool import Pool, Template
@@ -120,6 +120,37 @@ def test_a_bomb_times_out_alone_and_the_rest_is_graded():
     assert verdicts == ["correct" if i == 3 else "grader_timeout" if i == 20 else "wrong" for i in range(40)]
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "x + 204", "y = x + 204", ".204", "0,204", "(0,204)", "f(204)", "\\text{floor}(204)", "204 x", "204\\,x", "204xy",
+        "204\\mathrm{i}",
+    ],
+)  # fmt: skip
+def test_what_is_no_integer_is_not_read_as_one(stated):
+    grade = grade_integer(f"\\boxed{{{stated}}}", "204")
+    assert (grade.verdict, grade.reason) == ("wrong", "not_an_integer")
+
+
+@pytest.mark.parametrize(
+    "gold, answer, correct",
+    [("x + 3", "3", False), ("y = x + 3", "y = 3", False), (".6", "6", False), ("(4,112)", "4112", False), ("6xy", "6", False),
+     ("3", "x + 3", False), ("10!", "3628800", True), ("120", "5!", True), ("10,\\!000", "10000", True), (".6", "0.6", True)],
+)  # fmt: skip
+def test_only_integers_are_decided_without_math_verify(math_verify, gold, answer, correct):
+    assert math_verify.grade(f"\\boxed{{{answer}}}", gold).correct == correct
+
+
+@pytest.mark.parametrize(
+    "response, verdict",
+    [("Answer:\n20", "truncated"), ("Answer:\n20\n", "correct"), ("Answer: \\[\n20\n\\]\nso", "correct"),
+     ("Answer: <br>\n20\n", "correct"), ("__Answer:__ 20\n", "correct"), ("_Answer: 20_\n", "correct"),
+     ("Answer: $20$ \\\\\n", "correct")],
+)  # fmt: skip
+def test_answers_below_their_marker_and_in_markdown(response, verdict):
+    assert grade_integer(response, "20", truncated=True).verdict == verdict
+
+
 def test_a_worker_that_dies_is_replaced(math_verify):
     assert math_verify.grade("\\boxed{\\frac{1}{5}}", "\\frac12").verdict == "wrong"
     for worker in math_verify.pool.workers:
@@ -204,7 +235,7 @@ def _running(pid: int) -> bool:
 
 def test_two_graders_side_by_side():
     with make_grader("integer+math_dapo") as grader:
-        assert grader.version == "integer/1+math_dapo/1"
+        assert grader.version == "integer/2+math_dapo/1"
         assert grader.grade("Answer: 25", "25").verdict == "correct"
         disagreed = grader.grade("Answer: 025", "25")
         assert (disagreed.verdict, disagreed.reason) == ("disagree", "correct_wrong")

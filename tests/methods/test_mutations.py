@@ -53,7 +53,7 @@ MUTATIONS = [
     ("quantile of the weighted score", "methods.cppo", "row_quantile(batch, batch.divergence, self.quantile)", "row_quantile(batch, batch.divergence * batch.masked(self.position_weight(batch, batch.divergence.dtype)), self.quantile)", "cppo"),
     ("adaptive budget without ceiling", "methods.cppo", "clamp(self.delta_b_min, self.delta_b_ceiling * self.delta_b_min)", "clamp(min=self.delta_b_min)", "cppo"),
     ("soft gate on the exclusive sum", "methods.cppo", "(aux[\"S_prev\"] + aux[\"Z\"]) / total", "aux[\"S_prev\"] / total", "cppo"),
-    ("soft gate on inward tokens", "methods.cppo", "torch.where(batch.outward, (1 / x).clamp(max=1), 1.0)", "(1 / x).clamp(max=1)", "cppo"),
+    ("soft gate on inward tokens", "methods.cppo", "torch.where(batch.outward, 1 / x.clamp(min=1), 1.0)", "1 / x.clamp(min=1)", "cppo"),
     ("permutation inverted", "methods.cppo", "permutation.gather(-1", "permutation.argsort(-1).gather(-1", "cppo"),
     ("padded schedule counts from 0", "methods.cppo", "torch.arange(1, batch.mask.shape[-1] + 1", "torch.arange(0, batch.mask.shape[-1]", "cppo"),
     ("GSPO sums log-ratios", "methods.base", "batch.row_mean(batch.raw_log_ratio)", "batch.row_sum(batch.raw_log_ratio)", "gspo"),
