@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.pairs import Difference, Spread, difference
 from analysis.scores import GroupScores
-from analysis.stats import ALPHA, Interval, hierarchical_bootstrap, holm, interval, rank_bounds
+from analysis.stats import ALPHA, ROUNDING, Interval, hierarchical_bootstrap, holm, interval, rank_bounds
 
 BOOTSTRAP_SEED = 20260610
 
@@ -110,17 +110,20 @@ def calm_methods(comparison: Comparison) -> list[str]:
 
 
 def pooled_spread(comparison: Comparison) -> Spread | None:
-    """Of the calm methods; None without two runs of one. Correlation: of pairs with equal seeds, kept within [0, 0.95]."""
+    """Of the calm methods; None without two runs of one, or where no two runs differ. Correlation: of pairs with equal seeds,
+    kept within [0, 0.95]."""
     names = [name for name in calm_methods(comparison) if len(comparison.scores_SP[name]) > 1]
     if not names:
         return None
     summaries = {name: comparison.group.summary(comparison.scores_SP[name]) for name in names}
     freedom = sum(len(s) - 1 for s in summaries.values())
     variance = sum(s.var(ddof=1) * (len(s) - 1) for s in summaries.values()) / freedom
+    if variance < ROUNDING**2:
+        return None
     products = [
         np.cov(summaries[one], summaries[other])[0, 1]
         for one, other in combinations(names, 2)
         if comparison.group.methods[one].seeds == comparison.group.methods[other].seeds
     ]
-    correlation = np.mean(products) / variance if products and variance > 0 else 0.0
+    correlation = np.mean(products) / variance if products else 0.0
     return Spread(float(variance**0.5), float(np.clip(correlation, 0, 0.95)))

@@ -66,10 +66,18 @@ def unpack(packs: Path, runs_dir: Path, tables: tuple[str, ...] = TABLES) -> Ite
         raise InputError(f"no packs under {packs}: make some with python -m analysis pack RUNS --out {packs}")
     for path in found:
         packed = decode(path)
-        folder = RunFolder(runs_dir / packed["run_id"])
+        folder = RunFolder(inside(runs_dir, packed["run_id"], path))
         if not folder.finished and folder.lock.owner() is None:
             restore(packed, folder, tables)
             yield folder.path
+
+
+def inside(runs_dir: Path, run_id: str, pack: Path) -> Path:
+    """Where a pack's run goes. InputError for one that would be written elsewhere."""
+    target = runs_dir / run_id
+    if not target.resolve().is_relative_to(runs_dir.resolve()):
+        raise InputError(f"{pack}: its run {run_id!r} lies outside of {runs_dir}: not a pack of python -m analysis pack")
+    return target
 
 
 def packed_rows(packs: Path, runs_dir: Path, folder: RunFolder, name: str) -> list[dict]:

@@ -19,9 +19,9 @@ class Results:
     _comparisons: dict = field(default_factory=dict, repr=False)
 
     def main_methods(self, group: GroupScores) -> list[str]:
-        """The compared methods of a group: its rules, without ablations; everything if there is nothing else."""
-        rules = [name for name, method in group.methods.items() if not (method.runs + method.others)[0].is_variant]
-        return ordered(rules or group.methods)
+        """The compared methods of a group: its rules, without the ablations of a rule that is among them."""
+        first = {name: (method.runs + method.others)[0] for name, method in group.methods.items()}
+        return ordered(name for name, run in first.items() if not (run.is_variant and run.rule in first))
 
     def variants(self, group: GroupScores, base: str) -> list[str]:
         """Ablations and changed settings of a rule, if its own preset is there too."""

@@ -123,6 +123,13 @@ def read_run(folder: RunFolder) -> Run:
     config, status = folder.read_config(), folder.read_status() or {}
     if config is None:
         raise InputError(f"{folder.path}/config.json cannot be read: remove the folder, or re-issue its run")
+    try:
+        return as_run(folder, config, status)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder.path} is not a run of this harness ({type(error).__name__}: {error}): leave it out") from error
+
+
+def as_run(folder: RunFolder, config: dict, status: dict) -> Run:
     steps = config["settings"]["train"]["steps"]
     return Run(
         run_id=config["run_id"],

@@ -20,7 +20,7 @@ from analysis.load import load
 from analysis.options import folder
 from analysis.report import report
 from analysis.results import analyse
-from analysis.runs import InputError
+from harness.store import find_runs
 
 LOOPBACK = "127.0.0.1"
 OWN_NAMES = (LOOPBACK, "localhost")
@@ -66,14 +66,18 @@ class LivePage:
     def draw(self, state: str) -> str:
         try:
             sweep = load(self.roots, cache=self.cache, allow_mixed=self.allow_mixed)
-        except InputError as error:  # runs may still be about to begin
+        except ValueError as error:  # runs may still be about to begin
             return waiting(str(error), self.refresh_seconds)
         return report(analyse(sweep), {"seconds": self.refresh_seconds, "state": state})
 
 
 def state_of(roots: list[Path]) -> str:
     """A digest of path, time of change and size of the files that the page is made of."""
-    stats = [(str(path), path.stat()) for root in roots for name in WATCHED for path in sorted(root.rglob(name))]
+    stats = []
+    with suppress(ValueError):  # a root that is gone; `draw` says so
+        for path in (run.path / name for run in find_runs(*roots) for name in WATCHED):
+            with suppress(FileNotFoundError):
+                stats.append((str(path), path.stat()))
     return hashlib.sha256(repr([(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]).encode()).hexdigest()
 
 

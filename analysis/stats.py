@@ -15,6 +15,7 @@ from analysis.distributions import t_quantile, t_two_sided
 
 LEVEL = 0.95
 ALPHA = 0.05  # its complement, exactly
+ROUNDING = 1e-12  # of means of scores in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,18 @@ def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str 
     means = [scores @ weights_P for scores in samples]
     estimate = float(sum(s * m.mean() for s, m in zip(sign, means, strict=False)))
     if any(len(m) < 2 for m in means):
-        return Interval(estimate, float("nan"), 0.0)
+        return Interval(exact(estimate), float("nan"), 0.0)
     terms = [(m.var(ddof=1) / len(m), len(m) - 1) for m in means]
     if problems == "crossed":
         terms += problem_terms(samples, strata_P)
     # subtracted terms can push Satterthwaite's formula below the fewest seeds' own degrees of freedom, where it means nothing
     df = max(satterthwaite(terms), min(len(m) for m in means) - 1)
-    return Interval(estimate, float(np.sqrt(sum(value for value, _ in terms))), df)
+    return Interval(exact(estimate), exact(float(np.sqrt(sum(value for value, _ in terms)))), df)
+
+
+def exact(value: float) -> float:
+    """Nothing but rounding is zero: equal scores of three and of four seeds must not differ."""
+    return 0.0 if abs(value) < ROUNDING else value
 
 
 def problem_terms(samples: Sequence[np.ndarray], strata_P: np.ndarray) -> list[tuple[float, float]]:

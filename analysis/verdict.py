@@ -6,6 +6,7 @@ from analysis.compare import Comparison, pooled_spread
 from analysis.pairs import detectable_difference, num_seeds_needed
 from analysis.results import Results
 from analysis.scores import SELECTION_RULES
+from analysis.stats import exact
 from analysis.style import label
 from analysis.tables.cells import collapse_text, plus_minus, points, seed_counts, signed
 from analysis.tables.record import red
@@ -45,7 +46,10 @@ def opening(comparison: Comparison) -> str:
     mean = f"{plus_minus(comparison.means[best])} points"
     if len(comparison.means) == 1:
         return f"only {label(best)} has scored runs: {mean} ({count(seeds, 'seed')}); there is nothing to compare it with."
-    return f"{label(best)} has the highest mean, {mean} over {count(seeds, 'seed')}."
+    top = comparison.means[best].estimate
+    equal = [label(name) for name in comparison.by_mean[1:] if not exact(comparison.means[name].estimate - top)]
+    also = f", and so {'has' if len(equal) == 1 else 'have'} {join(equal)}" if equal else ""
+    return f"{label(best)} has the highest mean, {mean} over {count(seeds, 'seed')}{also}."
 
 
 def standing(comparison: Comparison) -> str:

@@ -76,7 +76,7 @@ def look_up(ids: Iterable[str]) -> dict[str, Job]:
     found = queued(ids)
     if missing := ids - found.keys():
         # what squeue no longer has is over: accounts that call it running have missed its end
-        found |= {name: job for name, job in accounted(missing).items() if not job.active}
+        found = {name: job for name, job in accounted(missing).items() if not job.active} | found
     return {name: job for name, job in found.items() if name in ids}
 
 

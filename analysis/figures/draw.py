@@ -27,6 +27,7 @@ STYLE = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "trust-region-harness",
     "path.simplify": True,
+    "text.parse_math": False,  # names may hold dollars
 }
 COLUMN, PAGE = 3.4, 7.0  # widths of one column and of the page
 LEFT, RIGHT, BOTTOM, TOP = 0.62, 0.12, 0.42, 0.28  # margins of a panel

@@ -41,7 +41,7 @@ def red(text: str) -> str:
 
 def markdown(table: Table) -> str:
     wrap = {"": "{}", "best": "**{}**", "second": "<u>{}</u>"}
-    escape = lambda text: text.replace("|", "\\|")
+    escape = lambda text: one_line(text).replace("|", "\\|")
     lines = [f"# {table.title}", ""]
     if table.warning:
         lines += [red(table.warning), ""]
@@ -65,7 +65,17 @@ LATEX = {
 def latex_escape(text: str) -> str:
     """Letters that LaTeX does not know stand as their code point: a table must compile whatever a run is called."""
     known = lambda c: LATEX.get(c) or (c if ord(c) < 256 else f"[U+{ord(c):04X}]")
-    return "".join(map(known, text))
+    return "".join(map(known, one_line(text)))
+
+
+def row_start(text: str) -> str:
+    """A bracket or a star after the end of a row would be taken for its argument."""
+    return "{}" + text if text[:1] in ("[", "*") else text
+
+
+def one_line(text: str) -> str:
+    """An error's text may have several lines, and a table's row none."""
+    return " ".join(text.splitlines())
 
 
 def latex(table: Table) -> str:
@@ -73,7 +83,7 @@ def latex(table: Table) -> str:
     wrap = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
     head = " & ".join(map(latex_escape, [table.corner, *table.columns])) + r" \\"
     body = [
-        " & ".join([latex_escape(label), *(wrap[cell.emphasis].format(latex_escape(cell.text)) for cell in cells)]) + r" \\"
+        " & ".join([row_start(latex_escape(label)), *(wrap[cell.emphasis].format(latex_escape(cell.text)) for cell in cells)]) + r" \\"
         for label, cells in table.rows
     ]
     notes = r"\par ".join(map(latex_escape, table.notes))

@@ -102,9 +102,9 @@ def test_squeue_first_then_sacct(monkeypatch):
     answer(
         monkeypatch,
         squeue="7_0|RUNNING|None|n1|1:05\n7_1|PENDING|Resources||0:00\n",
-        sacct="7_2|CANCELLED by 0|n1\n7_0|COMPLETED|n2\n8|FAILED|n1\n",
+        sacct="a banner\n\n7_2|CANCELLED by 0|n1\n7_0|COMPLETED|n2\n8|FAILED|n1\n7_3|RUNNING|n1\n",
     )
-    found = scheduler.look_up(["7_0", "7_1", "7_2", "9"])
+    found = scheduler.look_up(["7_0", "7_1", "7_2", "7_3", "9"])  # accounts have missed the end of 7_3
     assert found == {"7_0": Job("RUNNING", "", "n1", 65), "7_1": Job("PENDING", "Resources"), "7_2": Job("CANCELLED", "", "n1")}
 
 
