@@ -82,10 +82,8 @@ def latex(table: Table) -> str:
     """A complete table environment; the preamble needs booktabs (and xcolor when the runs mix settings)."""
     wrap = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
     head = " & ".join(map(latex_escape, [table.corner, *table.columns])) + r" \\"
-    body = [
-        " & ".join([row_start(latex_escape(label)), *(wrap[cell.emphasis].format(latex_escape(cell.text)) for cell in cells)]) + r" \\"
-        for label, cells in table.rows
-    ]
+    wrapped = lambda cell: wrap[cell.emphasis].format(latex_escape(cell.text))
+    body = [row_start(" & ".join([latex_escape(label), *map(wrapped, cells)])) + r" \\" for label, cells in table.rows]
     notes = r"\par ".join(map(latex_escape, table.notes))
     warning = [r"\textcolor{red}{" + latex_escape(table.warning) + r"}\par"] if table.warning else []
     return "\n".join(
