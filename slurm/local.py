@@ -140,13 +140,14 @@ def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[
     plans = [compose_plan(job) for job in overrides]
     take_rank()
     ranks = join(plans[0].config.cluster.device)
-    order = ranks.first(lambda: sorted(range(len(plans)), key=lambda i: deaths(plans[i])))
+    order = ranks.first(lambda: fewest_deaths_first(plans))
     work_through([plans[i] for i in order], stop, launch_id=Path(folder).name)
 
 
-def deaths(plan: RunPlan) -> int:
-    """How many of a run's attempts have died without a word: such a run is taken last, so that it starves no other."""
-    return sum(record.get("state") == "running" for record in plan.folder.attempts())
+def fewest_deaths_first(plans: list[RunPlan]) -> list[int]:
+    """Indices of the runs; one that has killed its workers is taken last, so that it starves no other."""
+    deaths = lambda i: sum(record.get("state") == "running" for record in plans[i].folder.attempts())
+    return sorted(range(len(plans)), key=deaths)
 
 
 def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None = None) -> None:

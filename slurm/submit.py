@@ -195,7 +195,8 @@ def srun_args(cluster: SlurmConfig) -> list[str]:
     """srun does not take --cpus-per-task over from sbatch (SLURM 22.05 and later) and would bind each process to one core."""
     arguments = [f"--cpus-per-task={cluster.cpus_per_task}"] if cluster.cpus_per_task else []
     if cluster.nodes * cluster.tasks_per_node > 1:
-        arguments.append(f"--wait={WAIT_SECONDS}")
+        # without the first, a site's KillOnBadExit makes a rank's own error look like a death from outside
+        arguments += ["--kill-on-bad-exit=0", f"--wait={WAIT_SECONDS}"]
     return arguments
 
 

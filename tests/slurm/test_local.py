@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from harness.store import RunFolder, find_runs
+from harness.settings.compose import compose_plan
+from harness.store import RunFolder, find_runs, write_json
+from slurm.local import fewest_deaths_first
 
 
 def states(root) -> dict[str, str]:
@@ -136,3 +138,11 @@ def test_a_folder_that_another_process_owns_is_left_alone(tmp_path, run_harness)
         assert result.returncode == 1 and not (folder.path / "metrics.jsonl").exists()
     finally:
         folder.lock.release()
+
+
+def test_a_run_that_kills_its_workers_is_taken_last(tmp_path):
+    plans = [compose_plan([f"runs_dir={tmp_path}", "method=grpo", f"seed={seed}"]) for seed in (1, 2, 3)]
+    for number, state in ((1, "running"), (2, "running")):
+        write_json(plans[0].folder.path / "logs" / f"attempt_{number}.json", {"number": number, "state": state})
+    write_json(plans[1].folder.path / "logs" / "attempt_1.json", {"number": 1, "state": "preempted"})
+    assert fewest_deaths_first(plans) == [1, 2, 0]

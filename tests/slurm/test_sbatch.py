@@ -85,7 +85,7 @@ def test_an_option_is_a_line(name):
 
 def test_arguments_of_srun():
     (line,) = [line for line in made("cluster.nodes=2", "cluster.srun_args=['--mpi=none']") if line.startswith("srun")]
-    assert "--wait=120 --mpi=none" in line
+    assert "--kill-on-bad-exit=0 --wait=120 --mpi=none" in line
 
 
 def test_at_most_so_many_at_a_time():
