@@ -6,6 +6,7 @@ text and a sketch (the smallest hashes of its word pairs) by which a reworded pr
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from evals.problems import deduplicate, normalise, read_problems, read_rows, tex
 from evals.records import Problem
 
 SKETCH_SIZE = 24
+log = logging.getLogger(__name__)
 MIN_SIMILARITY = 0.3
 
 
@@ -74,6 +76,9 @@ def load(name: str, root: str | Path | None = None) -> list[Problem]:
     check = check_copy(name, read_rows(path))
     if check.faults:
         raise ValueError(f"{path} is no faithful copy of {name}:\n" + "\n".join(check.lines()) + "\nGet another copy.")
+    if check.warnings:
+        counts = f"{len(check.warnings)} of {len(check.problems)} problems are worded otherwise"
+        log.warning("%s: %s; python -m evals verify %s FILE names them", path, counts, name)
     return check.problems
 
 

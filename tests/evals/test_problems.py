@@ -227,6 +227,15 @@ def test_each_planted_fault_is_named(tmp_path, capsys, plant, said, status, stri
 
 
 @needs_data
+def test_a_reworded_copy_loads_and_says_so(tmp_path, caplog):
+    rows = real_rows()
+    rows[4]["problem"] = REWORDING + rows[4]["problem"]
+    write(tmp_path / "aime24.jsonl", rows)
+    assert len(load("aime24", tmp_path)) == 30
+    assert "1 of 30 problems are worded otherwise; python -m evals verify aime24 FILE names them" in caplog.text
+
+
+@needs_data
 def test_copies_of_every_problem_are_taken_once(tmp_path, capsys):
     path = write(tmp_path / "aime24.jsonl", real_rows() * 32)
     assert main(["verify", "aime24", str(path)]) == 0
