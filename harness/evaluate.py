@@ -77,7 +77,8 @@ class Job:
 
 
 def read_job(words: Sequence[str]) -> Job:
-    """From the command line. `run=`, `step=` and `out=` may be typed like settings."""
+    """From the command line. `run=`, `step=` and `out=` may be typed like settings, and `n=` is short for `eval.n=`."""
+    words = [f"eval.{word}" if word.startswith("n=") else word for word in words]
     words = [f"--{word}" if word.partition("=")[0] in ("run", "step", "out") else word for word in words]
     style = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m harness.evaluate", description=__doc__, formatter_class=style)

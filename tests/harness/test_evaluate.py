@@ -104,6 +104,7 @@ def test_a_damaged_checkpoint_or_another_base_model_is_refused(small_run, tmp_pa
 
 def test_a_run_brings_its_settings_unless_a_group_is_chosen_anew(small_run):
     own = command.read_job([f"--run={small_run}", "eval.n=3"]).config
+    assert command.read_job([f"--run={small_run}", "n=3"]).config == own
     assert (own.eval.n, own.eval.grader, own.rollout.lag, own.model.path) == (3, "chain", 1, "builtin:chain")
     other = command.read_job([f"--run={small_run}", "eval=aime"]).config
     assert (other.eval.benchmarks[0], other.eval.n, other.eval.temperature) == ("aime24", 16, 0.7)
