@@ -1,4 +1,4 @@
-"""The rollout engine on transformers: one batched decode loop with a preallocated KV cache.
+"""The rollout engine on transformers: one batched decode loop with a KV cache that is written in place.
 
 Each prompt is encoded once for its whole group; finished rows leave the batch; sampling inverts the cumulative
 distribution with one uniform number per position from the row's own generator, so a response depends on its seed and
@@ -20,6 +20,7 @@ from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad, pad_to, uniforms
 
 ALIVE_SHARE = 0.85  # below this share of unfinished rows the cache is compacted
+LEAST_ROOM, ROOM_PART = 4, 16  # a layer's buffers have room for this many tokens more, or for this part of those they hold
 
 
 class TransformersEngine:
@@ -143,7 +144,7 @@ class _Decoder:
         self.ids, self.length = ids.to(model.device), ids.shape[1]
         columns = torch.arange(self.length + max_new_tokens)
         self.visible = (columns >= self.length - lengths[:, None]).to(model.device)
-        self.cache = preallocated_cache(model.config, self.length + max_new_tokens)
+        self.cache = growing_cache(model.config)
         self.sliding = any(layer.is_sliding for layer in self.cache.layers)
 
     def prefill(self) -> Tensor:
@@ -227,26 +228,26 @@ def nucleus(probs: Tensor, top_p: float) -> Tensor:
     return torch.zeros_like(probs).scatter(-1, order, ordered.masked_fill(beyond, 0.0))
 
 
-class PreallocatedLayer(DynamicLayer):
-    """A layer's keys and values in buffers of full length, written in place and handed out as views."""
+class GrowingLayer(DynamicLayer):
+    """A layer's keys and values in buffers with room for a few more tokens, written in place and handed out as views.
 
-    def __init__(self, capacity: int):
-        super().__init__()
-        self.capacity, self.length = capacity, 0
+    Rows with room for whole responses would lie so far apart that a CPU fetches each anew: attention is up to three times
+    slower then than the copy into a larger buffer, now and then, costs.
+    """
+
+    length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
+        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
         self.is_initialized = True
-
-    def _buffer(self, states: Tensor) -> Tensor:
-        rows, heads, _, head_dim = states.shape
-        return states.new_empty(rows, heads, self.capacity, head_dim)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[-2]
+        if end > self.keys.shape[-2]:
+            self._move(end)
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
         self.length = end
@@ -255,23 +256,25 @@ class PreallocatedLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.length
 
-    def _replace_rows(self, pick) -> None:
+    def _move(self, length: int, pick=lambda states: states) -> None:
+        """What `pick` takes of keys and values, into new buffers for `length` tokens and some more."""
         for name in ("keys", "values"):
             used = pick(getattr(self, name)[:, :, : self.length])
-            buffer = self._buffer(used)
+            rows, heads, _, head_dim = used.shape
+            buffer = used.new_empty(rows, heads, length + max(LEAST_ROOM, length // ROOM_PART), head_dim)
             buffer[:, :, : self.length] = used
             setattr(self, name, buffer)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if repeats > 1:
-            self._replace_rows(lambda states: states.repeat_interleave(repeats, 0))
+            self._move(self.length, lambda states: states.repeat_interleave(repeats, 0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        self._replace_rows(lambda states: states[indices])
+        self._move(self.length, lambda states: states[indices])
 
 
-def preallocated_cache(config, capacity: int) -> DynamicCache:
+def growing_cache(config) -> DynamicCache:
     """A cache for models whose layers all attend to the whole prefix; other layer kinds keep transformers' own layers."""
     cache = DynamicCache(config=config)
-    cache.layers = [PreallocatedLayer(capacity) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

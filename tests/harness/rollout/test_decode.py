@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, Qwen3Config, Qwen3MoeConfig
 
 from harness.rollout import attention
-from harness.rollout.decode import TransformersEngine, nucleus, sample
+from harness.rollout.decode import GrowingLayer, TransformersEngine, nucleus, sample
 from harness.rollout.records import Sampling, request_seed, uniforms
 
 SMALL = dict(
@@ -126,3 +126,18 @@ def test_a_cast_copy_follows_pushes():
     half.push(model, version=3)
     after = half.generate(PROMPTS, SEEDS, Sampling(5))
     assert not torch.equal(after.logprobs, before) and int(after.weight_version) == 3
+
+
+def test_a_growing_layer_holds_what_it_was_given_and_little_more():
+    layer, generator = GrowingLayer(), torch.Generator().manual_seed(0)
+    states = lambda rows, length: torch.randn(rows, 2, length, 3, generator=generator)
+    given = [states(2, 5)]
+    layer.update(given[0], -given[0])
+    layer.batch_repeat_interleave(3)
+    layer.batch_select_indices(torch.tensor([0, 4, 5]))
+    given = [given[0].repeat_interleave(3, 0)[[0, 4, 5]]]
+    for _ in range(100):
+        given.append(states(3, 1))
+        keys, values = layer.update(given[-1], -given[-1])
+        assert torch.equal(keys, torch.cat(given, 2)) and torch.equal(values, -keys)
+        assert layer.keys.shape[2] <= keys.shape[2] + max(4, keys.shape[2] // 16)
