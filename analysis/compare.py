@@ -60,10 +60,10 @@ class Comparison:
     @cached_property
     def bootstrap_means(self) -> dict[str, np.ndarray]:
         """Resampled means of each method, for the reference column."""
-        draw = lambda name: hierarchical_bootstrap(
-            self.scores_SP[name], self.group.num_samples(name, self.rule), self.group.benchmark_P, BOOTSTRAP_SEED
+        draw = lambda i, name: hierarchical_bootstrap(
+            self.scores_SP[name], self.group.num_samples(name, self.rule), self.group.benchmark_P, BOOTSTRAP_SEED, i
         )
-        return {name: draw(name) for name in self.means}
+        return {name: draw(i, name) for i, name in enumerate(self.means)}
 
     def contrast(self, one: str, other: str) -> Contrast:
         """The difference one − other, whichever way round it is stored."""

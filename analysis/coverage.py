@@ -89,7 +89,8 @@ def plain_bootstrap(world: World, generator: np.random.Generator) -> dict[str, b
     """The reference that is too narrow: percentiles over seeds, problems and samples, of a mean and of a difference."""
     scores, truth_M = world.methods(2, generator)
     counts_SP = np.full(scores[0].shape, NUM_SAMPLES)
-    means = [hierarchical_bootstrap(0.3 + sample, counts_SP, STRATA_P, seed=1, resamples=400) for sample in scores]
+    draw = lambda i: hierarchical_bootstrap(0.3 + scores[i], counts_SP, STRATA_P, seed=1, method=i, resamples=400)
+    means = [draw(0), draw(1)]
     (low, high), (gap_low, gap_high) = percentile_interval(means[0] - 0.3), percentile_interval(means[0] - means[1])
     seeds_only = np.random.default_rng(1).integers(world.num_seeds, size=(400, world.num_seeds))
     seed_low, seed_high = percentile_interval(scores[0].mean(1)[seeds_only].mean(1))

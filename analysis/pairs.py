@@ -156,12 +156,12 @@ def num_seeds_needed(true_difference: float, spread: Spread, power: float = 0.8,
 
 
 def fewest(enough: Callable[[int], bool], most: int) -> int | None:
-    """The smallest number from 2 on that is enough, where every larger one is too; None if it is more than about `most`."""
+    """The smallest number from 2 on that is enough, where every larger one is too; None if `most` are not."""
     low, high = 1, 2
     while not enough(high):
-        low, high = high, high * 2
-        if high > most:
+        if high >= most:
             return None
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

@@ -152,17 +152,18 @@ def rank_bounds(names: Sequence[str], better: dict[tuple[str, str], bool]) -> di
 
 
 def hierarchical_bootstrap(
-    scores_SP: np.ndarray, num_samples_SP: np.ndarray, strata_P: np.ndarray, seed: int, resamples: int = 2000
+    scores_SP: np.ndarray, num_samples_SP: np.ndarray, strata_P: np.ndarray, seed: int, method: int = 0, resamples: int = 2000
 ) -> np.ndarray:
     """[resamples] means under resampling of seeds, then problems within strata, then samples.
 
     Drawing rows with replacement is drawing how often each one counts, so all resamples are two matrix products. Samples enter
-    as normal noise with the binomial's variance. The same `seed` draws the same seeds and problems: two methods with equal axes
-    come out paired. This plain bootstrap is too narrow for few seeds (docs/analysis.md); it is reported for reference only.
+    as normal noise with the binomial's variance, drawn for each `method` (its number) by itself. The same `seed` draws the same
+    problems, and the same seeds where there are equally many: so far two methods come out paired. This plain bootstrap is too
+    narrow for few seeds (docs/analysis.md); it is reported for reference only.
     """
     num_seeds = len(scores_SP)
-    draws, noise = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
-    seeds_BS = draw_counts(num_seeds, resamples, draws) / num_seeds
+    draws, noise = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1, method])
+    seeds_BS = draw_counts(num_seeds, resamples, np.random.default_rng([seed, 2])) / num_seeds
     problems_BP = np.empty((resamples, len(strata_P)))
     for k in np.unique(strata_P):
         problems_BP[:, strata_P == k] = draw_counts(int((strata_P == k).sum()), resamples, draws)

@@ -82,9 +82,9 @@ METRICS = [
     Metric("cost/sampled_tokens", "tokens", "response tokens sampled during the step, for this batch or later ones", "sum"),
     Metric("cost/learned_tokens", "tokens", "response tokens that passed through the learner", "sum"),
     Metric("cost/learned_positions", "tokens", "positions that the learner computed: prompts, responses and padding", "sum"),
-    Metric("time/<stage>", "s", "wall time: rollout, reward, forward_backward, rule, optimizer, canary, push, record, evaluation, checkpoint, step", "sum"),
+    Metric("time/<stage>", "s", "wall time: rollout, canary, reward, old_logprobs, minibatch_pass, forward_backward, rule, optimizer, record, push, evaluation, checkpoint, step", "sum"),
     Metric("time/tokens_per_s_rollout", "tokens/s", "response tokens sampled per second of time/rollout", "over the step"),
-    Metric("time/tokens_per_s_learner", "tokens/s", "learned response tokens per second of forward_backward + rule + optimizer", "over the step"),
+    Metric("time/tokens_per_s_learner", "tokens/s", "learned response tokens per second of minibatch_pass + forward_backward + rule + optimizer", "over the step"),
     Metric("method/<name>/<key>", "", "a rule's own diagnostics (its Decision.aux)", "mean " + TOKENS),
 ]
 

@@ -128,8 +128,9 @@ def draw_lines(ax, panel: Panel) -> None:
             ax.plot(series.x, series.mean, color=series.colour, ls=series.dash, lw=1.5)
     ax.set_xlabel(panel.xlabel)
     ax.set_ylabel(panel.ylabel)
-    ax.set_yscale("log" if panel.log_y else "linear")
-    ax.set_xscale("log" if panel.log_x else "linear")
+    for axis, is_log in ((ax.xaxis, panel.log_x), (ax.yaxis, panel.log_y)):
+        if is_log:
+            log_scale(axis)
     if panel.ticks:
         ax.set_xticks(range(len(panel.ticks)), panel.ticks)
     limit_to_lines(ax, panel)
@@ -157,13 +158,18 @@ def limit_to_lines(ax, panel: Panel) -> None:
         ax.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
 
 
+def log_scale(axis) -> None:
+    """With plain numbers at its decades: matplotlib's own labels are formulas, which are not parsed here."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+
+
 def few_ticks(axis, low: float, high: float) -> None:
     """A log axis with labels that fit: decades, or where there are fewer than two, four values evenly spaced."""
-    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     if high < 100 * low:
         ticks = [float(f"{value:.1g}") for value in np.geomspace(low, high, 4)]
         axis.set_major_locator(matplotlib.ticker.FixedLocator(list(dict.fromkeys(ticks))))
-        axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:.1g}"))
 
 
 def legend_entries(panels: list[Panel | Matrix | Dots]) -> dict[str, Series | DotSeries]:
@@ -220,8 +226,9 @@ def add_colour_bar(fig: Figure, ax, panel: Matrix, norm, colours: str) -> None:
     bar.imshow(np.linspace(0, 1, 256)[:, None], aspect="auto", cmap=colours, origin="lower")
     bar.set(xticks=[], yticks=[])
     scale = bar.twinx()  # an image on a log axis would be bent
-    scale.set(ylim=(norm.vmin, norm.vmax), yscale="log" if panel.log else "linear")
+    scale.set(ylim=(norm.vmin, norm.vmax))
     if panel.log:
+        log_scale(scale.yaxis)
         few_ticks(scale.yaxis, norm.vmin, norm.vmax)
     scale.spines[:].set(visible=True, linewidth=0.4)
     scale.tick_params(labelsize=6, width=0.4, length=2)

@@ -9,7 +9,7 @@ import numpy as np
 from analysis.stats import Interval
 from analysis.study.cells import Family, StudyCell, of_samples
 from analysis.study.contrasts import Pair, pairs
-from analysis.study.mechanism import BUDGET, GAINS, RULES, WITH, WITHOUT, Course, Mechanism
+from analysis.study.mechanism import BUDGET, GAINS, RULES, WITH, WITHOUT, Course, Mechanism, over_rules
 from analysis.study.protocol import COMMAND, DRIFT, METRIC_NOTE, METRICS, STUDY
 from analysis.study.tables import behind, collapse_cell, mean_cell, pair_cells, pair_label
 from analysis.style import label
@@ -80,8 +80,8 @@ def table_mechanism(answers: dict[str, Mechanism]) -> Table:
         "within runs: S_T and quality after it, beyond other seeds": lambda one: coefficient(one, one.within()),
         **{f"within runs of {label(rule)}": lambda one, rule=rule: coefficient(one, one.within(rule)) for rule in RULES},
         "within runs, the shared course not taken off": lambda one: coefficient(one, one.within_with_shared),
-        "across seeds of a rule: early S_T and later gain": lambda one: coefficient(one, one.across),
-        "across seeds of a rule, the middle score not partialled out": lambda one: coefficient(one, one.across_plain),
+        "across seeds of a rule: early S_T and later gain": lambda one: across_cell(one, one.across_by_rule),
+        "across seeds of a rule, the middle score not partialled out": lambda one: across_cell(one, one.across_plain_by_rule),
         "suffix: first half's divergence and |z| of the second": lambda one: coefficient(one, one.suffix),
         "suffix: spread of z behind drifted over calm prefixes": lambda one: coefficient(one, one.ratio),
         **{f"budget, with less without: {name}": lambda one, name=name: budget_cell(one, name) for name in BUDGET},
@@ -101,6 +101,14 @@ def table_mechanism(answers: dict[str, Mechanism]) -> Table:
 def coefficient(answers: Mechanism, found: Interval | None) -> Cell:
     run_ids = [one.run.run_id for runs in answers.rules.values() for one in runs]
     return NOT_ASKED if found is None else Cell(number(found), interval_values(found), run_ids)
+
+
+def across_cell(answers: Mechanism, by_rule: dict[str, float]) -> Cell:
+    found = over_rules(by_rule)
+    if found is None:
+        return NOT_ASKED
+    run_ids = [one.run.run_id for rule in by_rule for one in answers.rules[rule]]
+    return Cell(f"{number(found)} ({len(by_rule)} rules)", interval_values(found), run_ids)
 
 
 def budget_cell(answers: Mechanism, name: str) -> Cell:

@@ -45,7 +45,7 @@ def mechanism_text(name: str, answers: Mechanism) -> str:
     measured = {
         "within runs beyond others": answers.within(),
         "the same with what they share": answers.within_with_shared,
-        "across seeds of a rule": answers.across,
+        f"across seeds of a rule ({len(answers.across_by_rule)} rules)": answers.across,
         "suffix": answers.suffix,
         "spread behind drifted prefixes over calm ones": answers.ratio,
     }

@@ -125,6 +125,7 @@ def partial_correlation(x: np.ndarray, y: np.ndarray, *others: np.ndarray) -> fl
 
 def following(drift: np.ndarray, quality: np.ndarray) -> float:
     """Drift at a step against the change of quality after it, with the step and the quality so far partialled out."""
+    quality = quality[: len(drift)]  # another run's drift may have ended earlier
     ends = np.arange(AROUND, len(quality) - AROUND + 1)  # steps, from 1
     before = np.array([quality[t - AROUND : t].mean() for t in ends])
     after = np.array([quality[t : t + AROUND].mean() for t in ends])
@@ -144,16 +145,19 @@ def over_seeds(found: dict[str, list[Course]], value: Callable[[Course], float])
     return of_samples(np.array([np.mean(values) for values in by_seed.values()])) if by_seed else None
 
 
-def across_runs(found: dict[str, list[Course]], *controls: Callable[[Course], float]) -> Interval | None:
-    """Early drift against later gain over the seeds of each rule; mean over rules."""
-    by_rule = []
-    for runs in found.values():
+def across_runs(found: dict[str, list[Course]], *controls: Callable[[Course], float]) -> dict[str, float]:
+    """Early drift against later gain over the seeds of each rule, for the rules that have such a coefficient."""
+    by_rule = {}
+    for name, runs in found.items():
         known = [one for one in runs if np.isfinite(one.early_drift)]
         if len(known) > len(controls) + 2:
             columns = [lambda one: one.early_drift, lambda one: one.later_gain, *controls]
-            by_rule.append(partial_correlation(*(np.array([of(one) for one in known]) for of in columns)))
-    by_rule = [value for value in by_rule if np.isfinite(value)]
-    return of_samples(np.array(by_rule)) if by_rule else None
+            by_rule[name] = partial_correlation(*(np.array([of(one) for one in known]) for of in columns))
+    return {name: value for name, value in by_rule.items() if np.isfinite(value)}
+
+
+def over_rules(by_rule: dict[str, float]) -> Interval | None:
+    return of_samples(np.array(list(by_rule.values()))) if by_rule else None
 
 
 BUDGET = {
@@ -196,12 +200,17 @@ class Mechanism:
     def within_with_shared(self) -> Interval | None:
         return over_seeds(self.rules, lambda one: following(one.drift, one.quality))
 
-    @property
-    def across(self) -> Interval | None:
+    @cached_property
+    def across_by_rule(self) -> dict[str, float]:
+        """Without the rules whose runs all end at the same score: their gain is their middle score with its sign turned."""
         return across_runs(self.rules, lambda one: one.middle)
 
     @property
-    def across_plain(self) -> Interval | None:
+    def across(self) -> Interval | None:
+        return over_rules(self.across_by_rule)
+
+    @cached_property
+    def across_plain_by_rule(self) -> dict[str, float]:
         return across_runs(self.rules)
 
     @property

@@ -121,7 +121,7 @@ def fails_otherwise(results: Results, group: GroupScores, run: Run) -> bool:
     table = results.sweep.metrics[results.sweep.metrics["run_id"] == run.run_id].drop(columns="run_id")
     rows = [{key: value for key, value in row.items() if value == value} for row in table.to_dict("records")]
     steps, scores_EK = group.curves[run.run_id]
-    thresholds = run.settings["train"]["collapse"] | {"mismatch_rise": float("inf")}
+    thresholds = run.settings["train"]["collapse"] | {"mismatch_floor": float("inf")}
     evaluations = zip(steps.tolist(), scores_EK.mean(1).tolist(), strict=True)
     return first_breach(rows, evaluations, thresholds, run.steps) is not None
 

@@ -21,13 +21,13 @@ def stress_texts(stress: StressMap) -> list[str]:
 
 def how_to_read(stress: StressMap) -> str:
     one_in = len(stress.presets) ** (len(stress.seeds) - 1)
-    gone = [stress.texts[preset] for preset, cell in stress.default.items() if cell.num_collapsed]
+    gone = [stress.texts[preset] for preset, cell in stress.default.items() if cell.num_collapsed == len(cell)]
     parts = [
         "Below, by axis: the change of each rule's late reward from its own at the default, in points, largest loss first, mean "
         "and each seed. Two seeds carry no test of a pair: were all rules alike, some rule would still lose most in every seed "
         f"at one level in {one_in}. With other operations, the rewards are of other problems."
     ]
-    parts += [f"Collapsed at the default already, so with little left to lose: {join(gone)}."] if gone else []
+    parts += [f"Every run of {join(gone)} collapsed at the default already."] if gone else []
     return " ".join(parts)
 
 

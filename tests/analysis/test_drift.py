@@ -16,7 +16,7 @@ from analysis.results import analyse
 from analysis.study import mechanism as m
 from analysis.study import selection
 from analysis.study.cells import study_cells
-from analysis.study.drift import drift_families, drift_pairs, table_drift, table_mechanism
+from analysis.study.drift import across_cell, drift_families, drift_pairs, table_drift, table_mechanism
 from analysis.study.drift_verdict import drift_texts
 from analysis.study.protocol import COMMAND
 
@@ -132,8 +132,24 @@ def test_across_seeds_of_a_rule_the_middle_score_is_partialled_out():
     assert answers.across.estimate == pytest.approx(np.mean(expected))
     half = scipy.stats.t.ppf(0.975, 2) * np.std(expected, ddof=1) / np.sqrt(3)
     assert answers.across.half_width == pytest.approx(half)
-    assert answers.across_plain.estimate != pytest.approx(answers.across.estimate)
-    assert m.across_runs({"cppo": found["cppo"][:2]}) is None
+    assert answers.across_plain_by_rule["cppo"] != pytest.approx(answers.across_by_rule["cppo"])
+    assert m.across_runs({"cppo": found["cppo"][:2]}) == {}
+
+
+def test_a_rule_whose_runs_end_alike_has_no_coefficient_across_seeds():
+    generator = np.random.default_rng(6)
+    ends = {"grpo": generator.random(6), "cppo": np.zeros(6)}
+    scores = lambda rule, i: {0: 0.2, 14: generator.random(), 28: ends[rule][i]}
+    one = lambda rule, i: course([0.1] * 28, [generator.random()] * 28, i, method=rule, held_out=scores(rule, i))
+    answers = m.Mechanism({rule: [one(rule, i) for i in range(6)] for rule in ends})
+    assert list(answers.across_by_rule) == ["grpo"]
+    cell = across_cell(answers, answers.across_by_rule)
+    assert cell.text.endswith("(1 rules)") and cell.run_ids == [f"grpo{i}" for i in range(6)]
+
+
+def test_another_runs_drift_may_have_ended_earlier():
+    one = wandering(1, -1)
+    assert m.following(one.drift[:20], one.quality) == pytest.approx(m.following(one.drift[:20], one.quality[:20]))
 
 
 def test_intervals_are_over_seeds_each_the_mean_of_its_rules():

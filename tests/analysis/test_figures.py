@@ -28,7 +28,11 @@ def test_every_figure_is_drawn_or_names_what_is_missing(results, name):
         assert figure.what and figure.command.startswith("python -m harness")
     else:
         assert all(panel_ids(panel) for panel in figure.panels)
-    width, height = draw(figure).get_size_inches()
+    drawn = draw(figure)
+    drawn.canvas.draw()
+    ticks = [tick for ax in drawn.axes for axis in (ax.xaxis, ax.yaxis) for tick in axis.get_ticklabels(which="both")]
+    assert not any("$" in tick.get_text() for tick in ticks)  # a formula, shown as it is written
+    width, height = drawn.get_size_inches()
     assert width in (3.4, 7.0) and height > 1
     assert sidecar(figure)["title"]
 

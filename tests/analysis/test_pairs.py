@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from analysis.pairs import Difference, Spread, detectable_difference, difference, num_seeds_needed, pairing, power_of_pair
+from analysis.pairs import (
+    Difference,
+    Spread,
+    detectable_difference,
+    difference,
+    fewest,
+    num_seeds_needed,
+    pairing,
+    power_of_pair,
+)
 from analysis.stats import Interval
 
 ONE = np.zeros(6, dtype=int)  # six problems, one benchmark
@@ -112,6 +121,8 @@ def test_seeds_needed_are_the_fewest():
     assert power_of_pair(0.02, spread, needed) >= 0.8 > power_of_pair(0.02, spread, needed - 1)
     assert num_seeds_needed(0.02, Spread(0.0)) == 2
     assert num_seeds_needed(1e-5, Spread(0.1)) is None
+    assert fewest(lambda n: n >= 9_000, 10_000) == 9_000 and fewest(lambda n: n >= 10_000, 10_000) == 10_000
+    assert fewest(lambda n: n > 10_000, 10_000) is None
 
 
 def test_detectable_difference_has_the_power_it_claims():

@@ -1,5 +1,7 @@
 """Statistics against scipy, closed forms and hand-worked cases."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -129,13 +131,23 @@ def test_bootstrap_has_the_closed_form_moments():
     assert means.var() == pytest.approx(seeds + problems + (rest**2).mean() / 160 + samples, rel=0.03)
 
 
-def test_bootstrap_pairs_methods_by_its_seed():
-    sample, counts = scores(8, 3, 30), np.full((3, 30), 10**9)  # so many samples that they add no noise
-    strata = np.zeros(30, dtype=int)
-    one = stats.hierarchical_bootstrap(np.clip(sample, 0, 1), counts, strata, seed=1)
-    other = stats.hierarchical_bootstrap(np.clip(sample, 0, 1) - 0.0, counts, strata, seed=1)
-    assert np.array_equal(one, other)
-    assert not np.array_equal(one, stats.hierarchical_bootstrap(np.clip(sample, 0, 1), counts, strata, seed=2))
+def test_bootstrap_pairs_the_problems_of_all_methods():
+    draw = partial(stats.hierarchical_bootstrap, strata_P=np.zeros(40, dtype=int))
+    certain = np.tile(np.repeat([0.0, 1.0], 20), (5, 1))  # no spread between seeds, no noise of samples
+    one, other = (draw(certain[:num_seeds], np.ones((num_seeds, 40)), seed=1, method=num_seeds) for num_seeds in (5, 3))
+    assert one == pytest.approx(other) and one.std() > 0.05
+    assert not np.allclose(one, draw(certain, np.ones((5, 40)), seed=2))
+
+
+def test_bootstrap_draws_the_noise_of_samples_for_each_method():
+    """Two equal methods whose only spread is that of their samples differ by √2 times the noise of each."""
+    even, counts = np.full((3, 40), 0.5), np.full((3, 40), 16)
+    draws = [
+        stats.hierarchical_bootstrap(even, counts, np.zeros(40, dtype=int), seed=1, method=i, resamples=40_000) for i in (0, 1)
+    ]
+    noise = (0.25 / (3 * 40 * 16)) ** 0.5
+    assert [draw.std() for draw in draws] == pytest.approx([noise, noise], rel=0.03)
+    assert (draws[0] - draws[1]).std() == pytest.approx(2**0.5 * noise, rel=0.03)
 
 
 def test_drawn_counts_add_up():

@@ -88,6 +88,9 @@ def test_changes_are_by_seed_and_a_rule_breaks_only_where_both_runs_collapse(str
     assert broken == [(("lag", "8"), "pg_is")]
     fragile = StressMap({place: stress.cells["lag", "8"] for place in stress.cells})  # collapsed at the default too
     assert not fragile.breaks(("lag", "8"), "pg_is")
+    assert "Every run of PG-IS collapsed at the default already." in stress_texts(fragile)[2]
+    half = StressMap({place: stress.cells["operations", "2–5 (short)"] for place in stress.cells})  # one run of CPPO's two
+    assert "collapsed at the default already" not in stress_texts(half)[2]
 
 
 def test_the_rule_that_loses_most_does_so_in_every_seed():
@@ -155,6 +158,9 @@ def marked_for_mismatch(folder: Path) -> None:
     status |= {"collapse_step": 12, "collapse_reason": "mismatch KL over 10 times its start"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "status.json").write_text(json.dumps(status))
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row | {"mismatch/k3": 0.0 if row["step"] < 12 else 1e-3} for row in rows]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def test_a_run_marked_for_its_mismatch_collapsed_only_if_it_fails_otherwise(tmp_path):
