@@ -15,6 +15,7 @@ from evals.graders import Grade, Grader, make_grader
 from harness.data import step_problems, training_prompts
 from harness.distributed import ALONE, Ranks, here
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
+from harness.learning.divergence import require_complete
 from harness.learning.learner import Learner
 from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
 from harness.planning.fit import check_memory
@@ -170,6 +171,8 @@ def build(plan: RunPlan) -> Parts:
     check_memory(config, ranks)
     tokenizer = load_tokenizer(config.model.path, config.model.revision)
     model = load_model(config.model, with_weights=ranks.is_first)
+    for name in filter(None, (config.method.divergence, config.train.divergence)):
+        require_complete(name, config.rollout.top_k, model.config.get_text_config().vocab_size)
     engine = make_engine(config, model, tokenizer, ranks)  # before the learner divides the model: it may need a whole copy
     learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks, **savings(config.cluster))
     parts = Parts(

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from harness.settings.compose import compose_rule, shipped_rules
-from harness.store import RunFolder, find_runs, write_json
+from harness.store import RunFolder, find_runs, strict, write_json
 from harness.telemetry.record import read_minibatch
 from harness.telemetry.shadow import OWN, bucket_sums, summary
 from methods.base import Rule
@@ -44,17 +44,17 @@ def main(argv: list[str] | None = None) -> int:
     if not rows:
         sys.exit("error: no recorded minibatches there: runs record them with record.batches_every=N")
     if options.out:
-        write_json(Path(options.out), rows)
+        write_json(Path(options.out), strict(rows))
     return 0
 
 
 def split_methods(text: str) -> list[str]:
-    """At the commas that are outside brackets.
+    """At the commas that are outside brackets; empty entries are left out.
 
     >>> split_methods("cppo,dppo method.delta=0.1")
     ['cppo', 'dppo method.delta=0.1']
     """
-    return [words.strip() for words in re.split(r",(?![^\[\]]*\])", text)]
+    return [words.strip() for words in re.split(r",(?![^\[\]]*\])", text) if words.strip()]
 
 
 def asked_rule(words: str) -> Rule:

@@ -125,9 +125,13 @@ def append_rows(path: Path, rows: list[dict]) -> None:
             sync_folder(path.parent)
 
 
-def strict(row: dict) -> dict:
-    """JSON has no NaN and no infinity: null stands for both."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+def strict(value):
+    """JSON has no NaN and no infinity: null stands for both, at any depth."""
+    if isinstance(value, dict):
+        return {key: strict(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _ends_in_half_a_line(file) -> bool:

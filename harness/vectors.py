@@ -33,9 +33,10 @@ class Alias:
 
 
 def trm_variant(params: dict) -> str:
-    return {(True, True): "trm", (True, False): "trm_max", (False, True): "trm_avg"}[
-        "delta_max" in params, "delta_avg" in params
-    ]
+    given = [bound for bound in ("delta_max", "delta_avg") if bound in params]
+    if not given:
+        raise ValueError("trm needs delta_max, delta_avg or both in its params")
+    return "trm" if len(given) == 2 else given[0].replace("delta", "trm")
 
 
 ALIASES = {
@@ -100,13 +101,16 @@ def worst_error(case: dict, found: dict[str, object]) -> float:
 
 
 def deviation(found: object, expected: object, inputs: dict) -> float:
-    """max |found − expected| / (1 + |expected|) on valid tokens; lists of ids must be equal."""
+    """max |found − expected| / (1 + |expected|) on valid tokens; lists of ids must be equal there."""
     if isinstance(found, list):
-        return 0.0 if found == expected else torch.inf
+        rows = zip(inputs["response_mask"], found, expected, strict=True)
+        same = all(not valid or one == other for row in rows for valid, one, other in zip(*row, strict=True))
+        return 0.0 if same else torch.inf
     expected = torch.as_tensor(expected, dtype=torch.float64)
     if found.shape != expected.shape:
         raise ValueError(f"shape {tuple(found.shape)} where {tuple(expected.shape)} is expected")
     error = (found.double() - expected).abs() / (1 + expected.abs())
+    error[found == expected] = 0.0  # infinite ones too
     if expected.dim() == 2:
         error = error[torch.tensor(inputs["response_mask"], dtype=torch.bool)]
     return float(error.max()) if error.numel() else 0.0
@@ -153,7 +157,11 @@ def token_batch(inputs: dict, rule: Rule) -> TokenBatch:
         if key in inputs:
             values[key] = torch.tensor(inputs[key], dtype=dtype)
     if rule.divergence == "given":
+        if "divergence" not in inputs:
+            raise ValueError("divergence: given needs the score in inputs.divergence")
         values["divergence"] = torch.tensor(inputs["divergence"], dtype=torch.float64)
+    elif rule.divergence is not None and rule.divergence.startswith(("topk_", "full_")):
+        raise ValueError(f"{rule.divergence} needs distributions: use divergence: given, with the score in inputs.divergence")
     elif rule.divergence is not None:
         values["divergence"] = divergence(rule.divergence, sampled_pair(values), rule.topk_set)
     return TokenBatch(**values)
@@ -177,7 +185,8 @@ def topk_pair(inputs: dict, k: int) -> PolicyPair:
     """Full distributions [B, T, V] reduced to the rollout policy's top k, lower id first on ties."""
     rollout = torch.tensor(inputs["rollout_dist_logprobs"], dtype=torch.float64)
     learner = torch.tensor(inputs["dist_logprobs"], dtype=torch.float64)
-    tokens = torch.tensor(inputs["tokens"])
+    mask = torch.tensor(inputs["response_mask"], dtype=torch.bool)
+    tokens = torch.tensor(inputs["tokens"]).masked_fill(~mask, 0)  # padding may hold anything
     ids = rollout.sort(dim=-1, descending=True, stable=True).indices[..., :k]
     return PolicyPair(
         tokens=tokens,
@@ -186,7 +195,7 @@ def topk_pair(inputs: dict, k: int) -> PolicyPair:
         topk_ids=ids,
         topk_logprobs=learner.gather(-1, ids),
         rollout_topk_logprobs=rollout.gather(-1, ids),
-        mask=torch.tensor(inputs["response_mask"], dtype=torch.bool),
+        mask=mask,
         vocab_size=rollout.shape[-1],
     )
 
@@ -194,7 +203,7 @@ def topk_pair(inputs: dict, k: int) -> PolicyPair:
 def topk_quantities(case: dict) -> dict[str, object]:
     """Scores, the explicit set and the other bucket, from full distributions."""
     only(case["params"], {"K", "mode"})
-    mode = case["params"]["mode"]
+    mode = case["params"].get("mode", ABSENT["topk_set"])
     pair = topk_pair(case["inputs"], case["params"]["K"])
     whole = topk_pair(case["inputs"], pair.vocab_size)
     other = pair.other(mode)

@@ -88,7 +88,7 @@ class TokenBatch:
 
     def exclusive_cumsum(self, values: Tensor) -> Tensor:
         """Σ_{j<t} of values that are 0 where masked."""
-        return values.cumsum(-1) - values
+        return torch.nn.functional.pad(values.cumsum(-1)[..., :-1], (1, 0))
 
     def row_sum(self, values: Tensor) -> Tensor:
         """[B, 1] sum over valid tokens; 0 for an empty row."""
@@ -99,8 +99,9 @@ class TokenBatch:
         return self.row_sum(values) / self.lengths.clamp(min=1)
 
     def row_max(self, values: Tensor) -> Tensor:
-        """[B, 1] maximum over valid tokens of values ≥ 0; 0 for an empty row."""
-        return self.masked(values).amax(-1, keepdim=True)
+        """[B, 1] maximum over valid tokens; 0 for an empty row."""
+        largest = self.masked(values, -torch.inf).amax(-1, keepdim=True)
+        return largest.masked_fill(self.lengths == 0, 0.0)
 
 
 @dataclass
@@ -126,6 +127,7 @@ class Rule:
     divergence: ClassVar[str | None] = None  # the per-token score the core hands over, for rules that use one
     topk_set: ClassVar[str] = "union"  # which explicit set a Top-K score uses
     needs_kl_direction: ClassVar[bool] = False  # the core hands over TokenBatch.kl_direction
+    aggregation: ClassVar[str | None] = None  # the only train.aggregation under which it is what it says, if there is one
 
     def __post_init__(self):
         module = type(self).__module__.rpartition(".")[2]

@@ -15,6 +15,7 @@ for answers much shorter than L.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from torch import Tensor
 
 from methods.base import MISSING, Decision, DivergenceRule, TokenBatch
 from methods.dppo import capped_ratio, check_cap
+
+UNBOUNDED = "for no budget set prefix_budget=false"
 
 
 @dataclass
@@ -56,11 +59,14 @@ class CPPO(DivergenceRule):
 
     def validate_budget(self) -> None:
         if self.adaptive:
-            self.check(self.delta_b_min is not None and self.delta_b_min >= 0, "delta_b_min", "choose a floor of at least 0")
-            self.check(self.delta_b_ceiling >= 1, "delta_b_ceiling", "the ceiling is a multiple of the floor: at least 1")
+            floor_valid = self.delta_b_min is not None and 0 <= self.delta_b_min < math.inf
+            self.check(floor_valid, "delta_b_min", f"choose a floor of at least 0; {UNBOUNDED}")
+            ceiling_valid = 1 <= self.delta_b_ceiling < math.inf
+            self.check(ceiling_valid, "delta_b_ceiling", f"the ceiling is a multiple of the floor: at least 1; {UNBOUNDED}")
             self.check(0 <= self.quantile <= 1, "quantile", "choose a quantile in [0, 1]")
-        else:
-            self.check(self.delta_b is not None and self.delta_b >= 0, "delta_b", "choose at least 0, or set adaptive=true")
+        elif self.prefix_budget:
+            valid = self.delta_b is not None and 0 <= self.delta_b < math.inf
+            self.check(valid, "delta_b", f"choose at least 0, or set adaptive=true; {UNBOUNDED}")
 
     def __call__(self, batch: TokenBatch) -> Decision:
         score = self.score(batch)
@@ -85,7 +91,7 @@ class CPPO(DivergenceRule):
     def budget_rate(self, batch: TokenBatch) -> Tensor:
         """[B, 1] δ_b; the floor for an empty response."""
         if not self.adaptive:
-            return torch.full_like(batch.divergence[:, :1], self.delta_b)
+            return torch.full_like(batch.divergence[:, :1], self.delta_b or 0.0)  # unset only where there is no budget
         quantile = row_quantile(batch, batch.divergence, self.quantile)
         return quantile.clamp(self.delta_b_min, self.delta_b_ceiling * self.delta_b_min)
 

@@ -28,6 +28,11 @@ class MaskedResponses(DivergenceRule):
         """`removed` needs the share of rejected tokens of the whole minibatch, whose denominator it shrinks."""
         return "response" if self.rejected == "counted" else "minibatch"
 
+    @property
+    def aggregation(self) -> str | None:
+        """`removed` is a factor of the token mean; means over responses would lose whole responses from their denominator."""
+        return "token-mean" if self.rejected == "removed" else None
+
     def validate(self) -> None:
         super().validate()
         self.check(self.rejected in ("counted", "removed"), "rejected", "choose counted (paper) or removed (verl)")
@@ -43,7 +48,7 @@ class MaskedResponses(DivergenceRule):
         keep = batch.mask & seq_keep
         weight = batch.ratio
         if self.rejected == "removed":
-            weight = weight * (batch.mask.sum() / keep.sum().clamp(min=1))
+            weight = weight * (batch.mask.sum().to(weight.dtype) / keep.sum().clamp(min=1))
         aux = {"seq_max": seq_max, "seq_mean": seq_mean, "seq_keep": seq_keep.to(weight.dtype)}
         return Decision(weight, keep, {name: value.squeeze(-1) for name, value in aux.items()})
 

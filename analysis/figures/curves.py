@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
 from analysis.distributions import t_quantile
@@ -87,12 +89,10 @@ def position(sweep: Sweep, run: Run, steps: np.ndarray, axis: str) -> np.ndarray
 
 
 def windowed(steps: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means over consecutive windows of `width` steps (the last may be shorter), each at its windows' mean step."""
-    if width <= 1 or not len(steps):
-        return steps.astype(float), values
-    starts = np.arange(0, len(steps), width)
-    counts = np.diff([*starts, len(steps)])
-    return np.add.reduceat(steps.astype(float), starts) / counts, np.add.reduceat(values, starts) / counts
+    """Means over windows of `width` steps, 1 to `width` and so on, each at the mean of the steps that it has values of."""
+    _, starts, counts = np.unique((steps - 1) // width, return_index=True, return_counts=True)
+    mean = lambda of_steps: np.add.reduceat(of_steps.astype(float), starts) / counts if len(steps) else of_steps
+    return mean(steps), mean(values)
 
 
 def window_width(group: GroupScores) -> int:
@@ -103,7 +103,7 @@ def window_width(group: GroupScores) -> int:
 def metric_series(
     results: Results, group: GroupScores, names: list[str], looks: dict, key: str, scale: float = 1.0, width: int | None = None
 ) -> list[Series]:
-    """Curves of one metric; a mean ends where the first of its runs ends. `width` of the windows: by the length of the runs."""
+    """Curves of one metric; a mean stands where all its runs have values. `width` of the windows: by the length of the runs."""
     curve = lambda run: tuple(np.asarray(a) for a in results.sweep.metric(run, key))
     return curves_of(group, names, looks, lambda run: (lambda at, values: (at, scale * values))(*curve(run)), width)
 
@@ -115,10 +115,15 @@ def curves_of(group: GroupScores, names: list[str], looks: dict, curve, width: i
         method = group.methods[name]
         runs = [(run, *windowed(*curve(run), width)) for run in method.runs + method.others]
         runs = [entry for entry in runs if len(entry[1])]
-        done = [(x, y) for run, x, y in runs if run.finished]
-        shortest = min((len(x) for x, _ in done), default=0)
-        values_SX = np.array([y[:shortest] for _, y in done]).reshape(len(done), shortest)
-        x = done[0][0][:shortest] if done else np.array([])
         if runs:
+            x, values_SX = at_common_windows([(x, y) for run, x, y in runs if run.finished], width)
             out.append(series(name, looks[name], x, values_SX, [run_line(run, x, x, y) for run, x, y in runs]))
     return out
+
+
+def at_common_windows(curves: list[tuple[np.ndarray, np.ndarray]], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values of all curves where each has one, [S, X], at the windows' places in the first."""
+    windows = [(x - 1) // width for x, _ in curves]
+    common = reduce(np.intersect1d, windows) if curves else np.array([])
+    values_SX = np.array([y[np.isin(own, common)] for own, (_, y) in zip(windows, curves, strict=True)])
+    return (curves[0][0][np.isin(windows[0], common)] if curves else common), values_SX.reshape(len(curves), len(common))

@@ -99,7 +99,8 @@ class Terms:
         return (self.mu - self.pi).abs()
 
     def relative_entropy(self) -> Tensor:
-        return self.mu * (self.log_mu - self.log_pi)
+        """An id that μ rules out adds nothing."""
+        return torch.where(self.mu > 0, self.mu * (self.log_mu - self.log_pi), 0.0)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -117,20 +118,21 @@ def topk_kl(pair: PolicyPair, topk_set: str) -> Tensor:
 
 
 def full_tv(pair: PolicyPair, topk_set: str) -> Tensor:
-    require_complete(pair, "tv")
+    require_complete("full_tv", pair.topk_ids.shape[-1], pair.vocab_size)
     return topk_tv(pair, topk_set)
 
 
 def full_kl(pair: PolicyPair, topk_set: str) -> Tensor:
-    require_complete(pair, "kl")
+    require_complete("full_kl", pair.topk_ids.shape[-1], pair.vocab_size)
     return topk_kl(pair, topk_set)
 
 
-def require_complete(pair: PolicyPair, score: str) -> None:
-    if not pair.complete:
+def require_complete(name: str, num_recorded: int, vocab_size: int) -> None:
+    """ValueError if the named score needs ids that are not recorded."""
+    if name.startswith("full_") and num_recorded < vocab_size:
         raise ValueError(
-            f"full_{score} needs all {pair.vocab_size} ids of the vocabulary, and {pair.topk_ids.shape[-1]} were recorded: "
-            f"use topk_{score}, or a rollout engine that records the full distribution"
+            f"{name} needs all {vocab_size} ids of the vocabulary, and {num_recorded} are recorded: "
+            f"use {name.replace('full', 'topk')}, or rollout.top_k={vocab_size}"
         )
 
 
@@ -175,7 +177,7 @@ DIVERGENCES: dict[str, Callable[[PolicyPair, str], Tensor]] = {
 def divergence(name: str, pair: PolicyPair, topk_set: str = "union") -> Tensor:
     """[B, T] the named score, detached; 0 where masked."""
     if name not in DIVERGENCES:
-        raise ValueError(f"method.divergence={name!r}: choose from {' '.join(DIVERGENCES)}")
+        raise ValueError(f"divergence={name!r}: choose from {' '.join(DIVERGENCES)}")
     check_set(topk_set)
     return DIVERGENCES[name](pair, topk_set).masked_fill(~pair.mask.bool(), 0.0)
 

@@ -73,7 +73,7 @@ class Learner:
         offload: bool = False,  # the optimizer's moments, to host memory
     ):
         self.model, self.rule, self.config, self.horizon, self.ranks = model, rule, config, horizon, ranks
-        self.scorer = Scorer(model, config.logprob_chunk)
+        self.scorer = Scorer(model, config.logprob_chunk, ranks)
         self.vocab_size = model.config.get_text_config().vocab_size
         if recompute:
             recompute_activations(model)

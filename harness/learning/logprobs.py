@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from harness.distributed import ALONE, Ranks
+
 
 class TokenLogprobs(NamedTuple):
     """Of N tokens, from the full softmax, float32; only `logprobs` carries gradient."""
@@ -21,18 +23,45 @@ class TokenLogprobs(NamedTuple):
     entropy: Tensor  # [N] nat
 
 
-class Scorer(nn.Module):
-    """A causal LM whose forward gives the log-probs of given tokens instead of logits."""
+SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")  # what the model families call it
 
-    def __init__(self, model: nn.Module, chunk: int):
+
+class Scorer(nn.Module):
+    """A causal LM whose forward gives the log-probs of given tokens, not logits. ValueError for a head of an unknown kind."""
+
+    def __init__(self, model: nn.Module, chunk: int, ranks: Ranks = ALONE):
         super().__init__()
         self.model, self.chunk = model, chunk
         self.softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        self.scale = ranks.first(lambda: head_scale(model, self.softcap))  # the others hold no weights yet
 
     def forward(self, inputs: Tensor, predicts: Tensor, tokens: Tensor, topk_ids: Tensor) -> TokenLogprobs:
         """inputs [b, L] token ids; predicts [b, L] bool, the N positions that predict `tokens` [N]; topk_ids [N, K]."""
         hidden = self.model.base_model(inputs, use_cache=False).last_hidden_state
-        return token_logprobs(hidden[predicts], self.model.get_output_embeddings(), tokens, topk_ids, self.chunk, self.softcap)
+        scaled = hidden[predicts] if self.scale == 1 else hidden[predicts] * self.scale
+        return token_logprobs(scaled, self.model.get_output_embeddings(), tokens, topk_ids, self.chunk, self.softcap)
+
+
+@torch.no_grad()
+def head_scale(model: nn.Module, softcap: float | None) -> float:
+    """What a model multiplies its hidden states by before its head (Granite, Cohere, …); 1 for most.
+
+    A family may divide by the number that another multiplies by: the one is taken that gives the model's own logits.
+    """
+    config = model.config.get_text_config()
+    ids = torch.arange(min(8, config.vocab_size), device=model.device)[None]
+    hidden, logits = model.base_model(ids, use_cache=False).last_hidden_state, model(ids, use_cache=False).logits.float()
+    named = [scale for name in SCALES if (scale := getattr(config, name, None))]
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
+    for scale in (1.0, *named, *(1 / scale for scale in named)):
+        own = model.get_output_embeddings()(hidden * scale).float()
+        own = own if softcap is None else softcap * (own / softcap).tanh()
+        if (own - logits).abs().max() <= tolerance * logits.abs().max():
+            return scale
+    raise ValueError(
+        f"model.path: the logits of {type(model).__name__} are not its output embeddings times its last hidden state, "
+        f"which harness/learning/logprobs.py computes log-probs from: choose another model"
+    )
 
 
 def token_logprobs(hidden: Tensor, head: nn.Linear, tokens: Tensor, topk_ids: Tensor, chunk: int, softcap: float | None = None):

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from harness.distributed import world_size
+from harness.learning.divergence import DIVERGENCES
 from harness.learning.loss import AGGREGATIONS
 from methods.base import Rule
 
@@ -109,6 +110,7 @@ class TrainConfig:
         one_of("train.anchor", self.anchor, ("rollout", "old"))
         one_of("train.advantage_norm", self.advantage_norm, ("none", "std"))
         one_of("train.aggregation", self.aggregation, tuple(AGGREGATIONS))
+        one_of("train.divergence", self.divergence, tuple(DIVERGENCES))
         one_of("train.precision", self.precision, ("float32", "bfloat16"))
         one_of("train.on_collapse", self.on_collapse, ("mark", "stop"))
 
@@ -349,7 +351,15 @@ class Config:
 
     def __post_init__(self):
         not_negative("", self, "seed")
+        self.check_method()
         self.check_ranks()
+
+    def check_method(self) -> None:
+        if self.method.divergence is not None:
+            one_of("method.divergence", self.method.divergence, tuple(DIVERGENCES))
+        needed, chosen = self.method.aggregation, self.train.aggregation
+        remedy = f"as method={type(self.method).__name__.lower()} is set here it needs {needed}"
+        require(needed in (None, chosen), "train.aggregation", chosen, remedy)
 
     def check_ranks(self) -> None:
         cluster, train, started = self.cluster, self.train, world_size()

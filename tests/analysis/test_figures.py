@@ -7,7 +7,7 @@ import pytest
 from made_up import VARIANT_SETTINGS, write_lines, write_run
 
 from analysis.figures import FIGURES
-from analysis.figures.curves import band, windowed
+from analysis.figures.curves import at_common_windows, band, windowed
 from analysis.figures.draw import draw, legend_columns
 from analysis.figures.record import Matrix, Missing, Plot, sidecar
 from analysis.load import load
@@ -196,6 +196,16 @@ def test_windows_and_bands():
     np.testing.assert_allclose(y, [2, 6, 9])
     mean, low, _ = band(np.array([[1.0, 2.0]]))
     assert mean.tolist() == [1, 2] and np.isnan(low).all()
+
+
+def test_a_mean_curve_is_of_the_same_steps_of_all_runs():
+    every, late = np.arange(1, 9), np.array([3, 4, 6, 7, 8])  # steps with a value
+    curves = [windowed(steps, steps.astype(float), 2) for steps in (every, late)]
+    x, values_SX = at_common_windows(curves, 2)
+    assert x.tolist() == [3.5, 5.5, 7.5] and values_SX.tolist() == [[3.5, 5.5, 7.5], [3.5, 6, 7.5]]
+    nothing = windowed(every[:0], np.array([]), 2)
+    assert [part.size for part in at_common_windows([curves[0], nothing], 2)] == [0, 0]
+    assert at_common_windows([], 2)[1].shape == (0, 0)
 
 
 def test_legend_fits_the_page(results):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.check import main
-from harness.vectors import check_case, load_cases
+from harness.vectors import check_case, compute, load_cases
 
 SHIPPED = Path(__file__).parents[1] / "vectors.json"
 
@@ -99,6 +99,39 @@ def test_padding_is_not_compared(cases):
     column = case["inputs"]["response_mask"][0].index(0)
     case["expected"]["weight"][0][column] = 5.0
     assert check_case(case).failure is None
+
+
+def test_padding_of_distributions_may_hold_anything(cases):
+    case = copy.deepcopy(cases["topk-V9-K3-union"])
+    inputs, expected = case["inputs"], case["expected"]
+    for key in ("tokens", "dist_logprobs", "rollout_dist_logprobs"):
+        inputs[key][0].append(-1 if key == "tokens" else [float("nan")] * 9)
+    inputs["response_mask"][0].append(0)
+    for key, values in expected.items():
+        values[0].append([] if key == "set_ids" else 99.0)
+    del case["params"]["mode"]  # union is meant where it is left out
+    assert check_case(case).failure is None
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "reason"),
+    [
+        ("trm", {"divergence": "given"}, "trm needs delta_max, delta_avg or both"),
+        ("dppo", {"delta": 0.1, "divergence": "given"}, "inputs.divergence"),
+        ("dppo", {"delta": 0.1, "divergence": "topk_tv"}, "topk_tv needs distributions"),
+    ],
+)
+def test_what_a_case_lacks_is_named(method, params, reason, cases):
+    case = copy.deepcopy(cases["grpo-random"]) | {"method": method, "params": params}
+    assert reason in check_case(case).failure
+
+
+def test_infinite_numbers_may_be_expected(cases):
+    case = copy.deepcopy(cases["topk-V9-K3-union"])
+    row = case["inputs"]["dist_logprobs"][0][0]
+    row[case["inputs"]["tokens"][0][0]] = float("-inf")
+    case["expected"] = {"k1": compute(case)["k1"].tolist()}
+    assert case["expected"]["k1"][0][0] == float("inf") and check_case(case).failure is None
 
 
 def test_a_registered_rule_is_found_by_its_own_name(cases):

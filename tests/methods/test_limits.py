@@ -72,7 +72,21 @@ def test_removed_responses_leave_a_token_mean(shipped, batch_of):
     loss = surrogate_loss(batch.logprobs, batch.advantages, decision, batch.mask, scale)
     kept = batch.mask.clone()
     kept[1] = False
-    assert_close(loss, -(batch.advantages * batch.ratio * batch.logprobs)[kept].mean())
+    assert_close(loss, -(batch.advantages * batch.ratio * batch.logprobs)[kept].mean(), rtol=1e-12, atol=0)
+
+
+def test_a_large_divergence_leaves_the_sums_before_it_alone(shipped, batch_of):
+    """Of a sum over all tokens less the last, float32 would keep nothing; an infinite score would leave NaN."""
+    score = torch.tensor([[0.1, 0.2, 1e12], [0.1, 0.2, torch.inf]])
+    aux = shipped("cppo", w_min=1.0)(batch_of(1, rows=2, width=3, mask=torch.ones(2, 3), divergence=score)).aux
+    assert_close(aux["S_prev"].float(), torch.tensor([[0.0, 0.1, 0.3]] * 2))
+
+
+def test_the_largest_of_negative_scores_is_that_of_the_response_alone(shipped, batch_of):
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    score = torch.tensor([[-0.3, -0.1, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    aux = shipped("trm_max")(batch_of(1, rows=2, width=3, mask=mask, divergence=score)).aux
+    assert_close(aux["seq_max"], torch.tensor([-0.1, 0.0], dtype=torch.float64))
 
 
 def test_shuffled_weights_are_a_permutation_that_the_response_alone_decides(shipped, batch_of):

@@ -16,7 +16,7 @@ import pytest
 
 MUTATIONS = [
     # name, module, original text, mutated text, method of the cases that must catch it
-    ("inclusive prefix sum", "methods.base", "return values.cumsum(-1) - values", "return values.cumsum(-1)", "cppo"),
+    ("inclusive prefix sum", "methods.base", "pad(values.cumsum(-1)[..., :-1], (1, 0))", "pad(values.cumsum(-1), (0, 0))", "cppo"),
     ("padding in a prefix sum", "methods.cppo", "batch.masked(self.position_weight(batch, score.dtype))", "self.position_weight(batch, score.dtype)", "cppo"),
     ("missing ratio clamp", "methods.base", "clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP)\n\n    @cached", "clone()\n\n    @cached", "pg_is"),
     ("ratio turned over", "methods.base", "self.logprobs - self.rollout_logprobs", "self.rollout_logprobs - self.logprobs", "pg_is"),

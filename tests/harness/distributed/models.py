@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig, LlamaConfig, Qwen3Config, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from harness.learning.experience import Experience, build_experience
 from harness.rollout.records import Rollout
@@ -19,6 +28,8 @@ KINDS = {
     "llama": lambda: LlamaConfig(**COMMON, tie_word_embeddings=False),
     "gemma": lambda: GemmaConfig(**COMMON),
     "gemma2": lambda: Gemma2Config(**COMMON, final_logit_softcapping=5.0, query_pre_attn_scalar=8, sliding_window=8),
+    "granite": lambda: GraniteConfig(**COMMON, logits_scaling=8.0),  # divides its logits by it
+    "cohere": lambda: CohereConfig(**COMMON, logit_scale=0.25),  # multiplies them by it
 }
 
 

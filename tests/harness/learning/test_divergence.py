@@ -70,6 +70,14 @@ def test_full_scores_refuse_a_part_of_the_vocabulary():
             divergence(f"full_{score}", pair)
 
 
+@pytest.mark.parametrize("topk_set", ["union", "replace"])
+def test_an_id_that_the_rollout_policy_rules_out_adds_nothing_to_a_kl(topk_set):
+    mu, pi = torch.tensor([[[0.6, 0.4, 0, 0]]]).double(), torch.tensor([[[0.5, 0.3, 0.2, 0]]]).double()
+    expected = (mu[..., :2] * (mu / pi)[..., :2].log()).sum(-1)
+    for k in (3, 4):
+        assert_close(divergence("topk_kl", pair_of(mu.log(), pi.log(), torch.tensor([[0]]), k), topk_set), expected)
+
+
 def test_unknown_names_are_refused():
     pair = pair_of(*distributions(1, 9), k=4)
     with pytest.raises(ValueError, match="topk_tv"):

@@ -58,6 +58,20 @@ def test_logprobs_are_those_of_the_models_own_logits(kind):
         torch.testing.assert_close(found[row, :length], expected, atol=1e-5, rtol=0)
 
 
+def test_a_head_of_an_unknown_kind_is_refused():
+    model = MODELS.make_model("llama")
+    forward = model.forward
+
+    def halved(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits = out.logits / 2
+        return out
+
+    model.forward = halved
+    with pytest.raises(ValueError, match="model.path: the logits of LlamaForCausalLM are not"):
+        make_learner(model)
+
+
 def test_the_decode_loop_samples_what_the_learner_scores(kind):
     model = MODELS.make_model(kind)
     engine = TransformersEngine(model, [1], torch.float32, 64)

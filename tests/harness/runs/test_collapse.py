@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from harness import run
+from harness.learning.learner import Learner
+from harness.runs.attempt import StopRequest, attempt
 from harness.store import RunFolder
 from harness.telemetry.collapse import CollapseWatch, evaluation_means, first_breach
 
@@ -181,3 +183,19 @@ def test_a_value_that_is_not_finite_marks_the_run_at_once(tmp_path, run_small, m
     monkeypatch.setattr(run, "learn", without_entropy)
     status = RunFolder(run_small(tmp_path, "eval.benchmarks=[]")).read_status()
     assert (status["collapse_step"], status["collapse_reason"]) == (1, "actor/entropy not finite")
+
+
+def test_a_policy_that_breaks_within_a_recorded_step_is_marked_and_ends_no_run(tiny_plan, tiny_train, tmp_path, monkeypatch):
+    plan, step = tiny_plan(tmp_path, "record.shadow_every=1"), Learner.step
+
+    def breaking(learner, loss):
+        done = step(learner, loss)
+        if learner.num_updates == 3:
+            next(learner.model.parameters()).data.fill_(float("inf"))
+        return done
+
+    monkeypatch.setattr(Learner, "step", breaking)
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    assert plan.folder.read_status()["collapse_step"] == 2
+    kept = {(row["step"], row["rule"]): row["by_position"]["mass_kept"] for row in plan.folder.rows("shadow")}
+    assert None in kept[2, "pg_is"] and None not in kept[1, "pg_is"]

@@ -54,13 +54,15 @@ def test_lines_that_are_no_rows_are_passed_over(folder, line):
 
 
 def test_numbers_that_are_not_finite_become_null_and_every_line_is_strict_json(folder):
-    folder.append("metrics", [{"step": 1, "a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1.5}])
+    deep = {"e": [0.5, float("nan"), {"f": float("inf")}]}
+    folder.append("metrics", [{"step": 1, "a": float("nan"), "b": float("inf"), "c": -float("inf"), "d": 1.5, "deep": deep}])
 
     def refuse(name):
         raise AssertionError(name)
 
     line = (folder.path / "metrics.jsonl").read_text()
-    assert json.loads(line, parse_constant=refuse) == {"step": 1, "a": None, "b": None, "c": None, "d": 1.5}
+    row = {"step": 1, "a": None, "b": None, "c": None, "d": 1.5, "deep": {"e": [0.5, None, {"f": None}]}}
+    assert json.loads(line, parse_constant=refuse) == row
 
 
 def test_the_tail_of_a_long_file_is_its_last_rows(folder):
