@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from analysis.load import Sweep
-from analysis.runs import Group, Run, by_group
+from analysis.runs import Group, InputError, Run, by_group
 
 PRIMARY_RULE = "last3"
 NUM_LAST = 3
@@ -150,7 +150,7 @@ def group_scores(sweep: Sweep, t_stop: int | None = None) -> list[GroupScores]:
 def one_group(group: Group, runs: list[Run], tables: dict, t_stop: int | None) -> GroupScores:
     asked = [run for run in runs if run.run_id in tables]
     finished = [run for run in asked if run.finished]
-    problems = common_problems([tables[run.run_id] for run in finished or asked])
+    problems = common_problems(group, [tables[run.run_id] for run in finished or asked])
     curves = {run.run_id: complete_evaluations(tables[run.run_id], problems) for run in asked}
     limit = t_stop if t_stop is not None else min((run.steps for run in finished), default=0)
     steps = common_steps([(run, curves[run.run_id][0]) for run in finished], limit)
@@ -173,10 +173,13 @@ def one_method(name: str, runs: list[Run], scored: dict[str, tuple | None], shap
     return Method(name, mine, others, scores, counts)
 
 
-def common_problems(tables: list) -> list[tuple[str, str]]:
+def common_problems(group: Group, tables: list) -> list[tuple[str, str]]:
     """(benchmark, problem) pairs that all runs were asked, in a stable order."""
     asked = [set(zip(table["benchmark"], table["problem_id"], strict=True)) for table in tables]
-    return sorted(set.intersection(*asked)) if asked else []
+    common = sorted(set.intersection(*asked)) if asked else []
+    if asked and not common:
+        raise InputError(f"the runs of {group.label} were asked no common problem: give them as different experiments")
+    return common
 
 
 def complete_evaluations(table, problems: list[tuple[str, str]]) -> tuple[list[int], np.ndarray, np.ndarray]:

@@ -66,9 +66,9 @@ class LivePage:
     def draw(self, state: str) -> str:
         try:
             sweep = load(self.roots, cache=self.cache, allow_mixed=self.allow_mixed)
+            return report(analyse(sweep), {"seconds": self.refresh_seconds, "state": state})
         except ValueError as error:  # runs may still be about to begin
             return waiting(str(error), self.refresh_seconds)
-        return report(analyse(sweep), {"seconds": self.refresh_seconds, "state": state})
 
 
 def state_of(roots: list[Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 
@@ -241,8 +242,20 @@ def absent_runs(results: Results) -> list[dict]:
 
 
 def command_for(siblings: list[Run], method: str, seed: int) -> str:
-    """A sibling's command with this method and seed."""
+    """A sibling's command with this method and its changed settings, and this seed."""
     told = next((run.command for run in siblings if run.command.startswith(TYPED)), f"{TYPED} method= seed=")
-    asked = {"method=": f"method={method}", "seed=": f"seed={seed}"}
-    words = [next((new for start, new in asked.items() if word.startswith(start)), word) for word in shlex.split(told)]
-    return shlex.join(words + [new for new in asked.values() if new not in words])
+    preset, *changed = method_words(method)
+    asked = {"method=": preset, "seed=": f"seed={seed}"}
+    kept = [word for word in shlex.split(told) if not word.startswith("method.")]
+    words = [next((new for start, new in asked.items() if word.startswith(start)), word) for word in kept]
+    return shlex.join(words + [new for new in [*asked.values(), *changed] if new not in words])
+
+
+def method_words(method: str) -> list[str]:
+    """Split at the commas before a key: a value may hold others.
+
+    >>> method_words("dppo,delta=0.1,layers=[1,2]")
+    ['method=dppo', 'method.delta=0.1', 'method.layers=[1,2]']
+    """
+    preset, *changed = re.split(r",(?=[\w.]+=)", method)
+    return [f"method={preset}", *(f"method.{setting}" for setting in changed)]

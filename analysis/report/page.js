@@ -114,9 +114,9 @@ function showDetails(title, cell) {
 const cellOf = (text, runs = []) => ({ text, values: {}, runs, emphasis: "" });
 
 function sortValue(cell) {
-  const known = cell.values.mean ?? cell.values.value;
+  const known = cell.values.mean ?? cell.values.value ?? cell.values.p ?? cell.values.low;
   if (typeof known === "number") return known;
-  const found = cell.text.replace(/−/g, "-").replace(/,/g, "").match(/^-?\d+(\.\d+)?(e-?\d+)?/);
+  const found = cell.text.replace(/−/g, "-").replace(/,/g, "").match(/^[+-]?\d+(\.\d+)?(e[+-]?\d+)?/);
   return found ? Number(found[0]) : cell.text;
 }
 
@@ -126,7 +126,7 @@ function compareCells(a, b) {
   return typeof x === "number" ? -1 : 1;
 }
 
-/** rows: [[first cell, [cells]]]; a first cell is text or a node. Headers sort: once up, again down. */
+/** rows: [[first cell, [cells]]]; a first cell is text or a node. Headers sort: once down, again up. */
 function sortableTable(caption, corner, columns, rows) {
   const body = h("tbody");
   const draw = (order) => body.replaceChildren(...order.map(([first, cells]) => tableRow(caption, columns, first, cells)));
@@ -183,17 +183,23 @@ function ticks(a, b, log) {
   if (log) step = Math.max(1, Math.round(step));
   const out = [];
   for (let t = Math.ceil(a / step - 1e-9) * step; t <= b + 1e-9 * step; t += step) out.push(log ? 10 ** t : Number(t.toPrecision(12)));
-  return out;
+  return log && out.length < 2 ? fewTicks(10 ** a, 10 ** b) : out;
 }
 
-function path(x, y, xs, ys) {
-  let d = "", pen = "M";
-  for (let i = 0; i < x.length; i++) {
-    if (!xs.draws(x[i]) || !ys.draws(y[i])) { pen = "M"; continue; }
-    d += `${pen}${xs.at(x[i]).toFixed(1)} ${ys.at(y[i]).toFixed(1)}`;
-    pen = "L";
-  }
-  return d;
+/** About four values evenly spaced in the logarithm, of one digit or as many as it takes to show two of them. */
+function fewTicks(low, high) {
+  const spaced = [0, 1, 2, 3].map((i) => low * (high / low) ** (i / 3));
+  const rounded = [1, 2, 3, 4].map((digits) => [...new Set(spaced.map((v) => Number(v.toPrecision(digits))))].filter((v) => v > low * (1 - 1e-9) && v < high * (1 + 1e-9)));
+  return rounded.find((values) => values.length >= 2) ?? spaced;
+}
+
+/** A line through neighbouring points, and a dot where a point has no neighbour: SVG draws nothing for it. */
+function curve(look, dash, x, y, xs, ys) {
+  const parts = [[]];
+  x.forEach((at, i) => (xs.draws(at) && ys.draws(y[i]) ? parts.at(-1).push(`${xs.at(at).toFixed(1)} ${ys.at(y[i]).toFixed(1)}`) : parts.push([])));
+  const line = s("path", { class: look, d: parts.filter((part) => part.length > 1).map((part) => `M${part.join("L")}`).join(""), "stroke-dasharray": dash });
+  const alone = parts.filter((part) => part.length === 1).map(([point]) => `M${point}h0`).join("");
+  return alone ? [line, s("path", { class: `${look} dot`, d: alone })] : [line];
 }
 
 function frame(xs, ys, xlabel, ylabel) {
@@ -213,10 +219,10 @@ function drawSeries(series, xs, ys, faint) {
   if (band) group.append(s("path", { class: "band", d: band }));
   for (const line of series.lines) {
     const dash = line.finished ? DASHES[series.dash] : "2 4";
-    group.append(s("path", { class: faint && series.x.length ? "thin" : "line", d: path(line.x, line.y, xs, ys), "stroke-dasharray": dash }));
+    group.append(...curve(faint && series.x.length ? "thin" : "line", dash, line.x, line.y, xs, ys));
     if (line.collapse && xs.draws(line.collapse[0]) && ys.draws(line.collapse[1])) group.append(cross(xs.at(line.collapse[0]), ys.at(line.collapse[1])));
   }
-  if (series.x.length) group.append(s("path", { class: "line", d: path(series.x, series.mean, xs, ys), "stroke-dasharray": DASHES[series.dash] }));
+  if (series.x.length) group.append(...curve("line", DASHES[series.dash], series.x, series.mean, xs, ys));
   return group;
 }
 
@@ -305,10 +311,11 @@ function matrix(panel) {
   const rows = cells.map((row, i) => h("tr", {}, h("th", { scope: "row" }, visible(headers[i])), row));
   const head = panel.columns.length ? h("thead", {}, h("tr", {}, h("td"), panel.columns.map((name) => h("th", { scope: "col" }, visible(name))))) : null;
   const axis = panel.columns.length ? null : h("p", { class: "note" }, panel.ylabel ? `${visible(panel.ylabel)}, downwards; ` : "", visible(panel.xlabel), panel.extent ? ` from ${short(panel.extent[0])} to ${short(panel.extent[1])}` : "");
+  const range = Number.isFinite(low) ? `, ${short(low)} to ${short(high)}` : "";
   const readout = h("p", { class: "readout", role: "status" });
   const grid = h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${visible(panel.title)}. Arrow keys read cells, Enter opens one.` }, h("table", { class: panel.columns.length ? "heat" : "heat dense" }, head, h("tbody", {}, rows)));
   readCells(grid, panel, cells, names, readout);
-  return h("figure", { class: "chart" + (panel.columns.length > 6 ? " wide" : "") }, h("figcaption", {}, `${visible(panel.title)} (${visible(panel.unit)}, ${short(low)} to ${short(high)})`),
+  return h("figure", { class: "chart" + (panel.columns.length > 6 ? " wide" : "") }, h("figcaption", {}, `${visible(panel.title)} (${visible(panel.unit)}${range})`),
     grid, axis, readout, h("div", { class: "legend" }, copyButton(() => matrixText(panel, names), "copy numbers")));
 }
 
@@ -478,9 +485,11 @@ function compareView(key) {
     h("section", {}, h("h2", {}, "Curves"), hint(), h("div", { class: "panels" }, runPanels(one === other ? [one] : [one, other]).map((panel) => chart(panel))))];
 }
 
+/** Without a chosen run an empty option stands first: choosing the one that is shown already would change nothing. */
 function picker(name, chosen, onpick, runs = RUNS) {
   const options = runs.map((run) => h("option", { value: run.key, selected: run === chosen }, `${visible(run.key)} (${run.state})`));
-  return h("label", {}, `${name} `, h("select", { id: `picker-${name}`, onchange: (event) => onpick(event.target.value) }, options));
+  const none = chosen ? null : h("option", { value: "", selected: true });
+  return h("label", {}, `${name} `, h("select", { id: `picker-${name}`, onchange: (event) => onpick(event.target.value) }, none, options));
 }
 
 // ---- token viewer

@@ -38,9 +38,10 @@ def significant(value: float) -> str:
     """Three digits, plainly where that is short: 0.0123, 41,200, 1.2e−07."""
     if math.isnan(value):
         return "–"
-    if value == 0 or 1e-3 <= abs(value) < 1000:
+    rounded = abs(float(f"{value:.3g}"))
+    if value == 0 or 1e-3 <= rounded < 1000:
         return minus(f"{value:.3g}")
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else minus(f"{value:.1e}")
+    return minus(f"{value:,.0f}" if rounded >= 1000 and abs(value) < 1e7 else f"{value:.1e}")
 
 
 def seed_counts(method: Method, group: GroupScores) -> str:

@@ -14,6 +14,9 @@ from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -142,16 +145,34 @@ def expand_model(arguments: Sequence[str]) -> list[str]:
 
     >>> expand_model(["method=cppo", "model=org/name"])
     ['method=cppo', 'model=hf', 'model.path=org/name']
+    >>> expand_model(["model=export/step=3,org/name"])
+    ['model=hf', "model.path='export/step=3',org/name"]
     """
     presets = {path.stem for path in (Path(__file__).parents[2] / "conf" / "model").glob("*.yaml")}
     expanded = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "model" and not set(value.split(",")) <= presets:
-            expanded += ["model=hf", f"model.path={value}"]
+            expanded += ["model=hf", f"model.path={quoted(value)}"]
         else:
             expanded.append(argument)
     return expanded
+
+
+def quoted(value: str) -> str:
+    """What Hydra's grammar reads stays as it is; of anything else, each comma-separated part that it refuses gets quotes."""
+    if is_read(value):
+        return value
+    parts = value.split(",")
+    return ",".join(part if is_read(part) else QuotedString(part, Quote.single).with_quotes() for part in parts)
+
+
+def is_read(value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
 
 
 def explain(error: Exception) -> str:

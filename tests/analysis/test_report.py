@@ -16,6 +16,7 @@ from made_up import write_run
 from analysis.load import load
 from analysis.report import report
 from analysis.report.curves import numbers, points_per_curve, thinned
+from analysis.report.data import command_for
 from analysis.report.page import fill, first_words
 from analysis.report.tokens import by_importance, embedded_traces, halving, pooled, shortened
 from analysis.results import analyse
@@ -153,6 +154,19 @@ def test_the_command_of_an_absent_run_is_a_siblings(tmp_path):
     assert absent["command"] == "python -m harness -m method=dppo seed=2 'eval.benchmarks=[chain4]'"
 
 
+def test_the_command_of_an_absent_run_changes_the_methods_settings(tmp_path):
+    for method, seed in (("dppo,delta=0.1,layers=[1,2]", 1), ("dppo,delta=0.1,layers=[1,2]", 2), ("dppo,delta=0.2", 1)):
+        folder = write_run(tmp_path, method, seed, [0.5] * 5, rule="dppo")
+        status = json.loads((folder / "status.json").read_text())
+        told = {"command": "python -m harness -m method=dppo method.delta=0.1,0.2 seed=1,2"} if "layers" not in method else {}
+        (folder / "status.json").write_text(json.dumps(status | told))
+    runs = load([tmp_path]).runs
+    told = "python -m harness -m method=dppo seed=2 method.delta=0.2"
+    assert command_for([run for run in runs if run.method == "dppo,delta=0.2"], "dppo,delta=0.2", 2) == told
+    told = "python -m harness method=dppo seed=3 method.delta=0.1 'method.layers=[1,2]'"
+    assert command_for(runs[:1], "dppo,delta=0.1,layers=[1,2]", 3) == told
+
+
 def test_links_name_runs_shortly_where_that_is_unambiguous(tmp_path):
     for model in ("small", "large"):
         write_run(tmp_path, "cppo", 1, [0.5] * 5, model=model)
@@ -280,6 +294,13 @@ def test_the_live_page_follows_the_runs(server):
         file.write('{"step": 9, "reward/mean": 0.5}\n')
     assert get(address + "/state") != data["live"]["state"]
     assert data_of(get(address + "/"))["runs"][0]["step"] == 9
+
+
+def test_the_live_page_says_what_is_wrong_with_the_runs(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5] * 5)
+    write_run(tmp_path, "dppo", 1, [0.5] * 5, benchmarks={"others": 8})
+    page = LivePage([tmp_path], refresh_seconds=7, allow_mixed=True)
+    assert "no common problem" in page.html()
 
 
 def test_the_live_page_answers_this_machine_only(server):

@@ -7,6 +7,7 @@ import pytest
 from made_up import write_run
 
 from analysis.load import load
+from analysis.runs import InputError
 from analysis.scores import SELECTION_RULES, GroupScores, group_scores
 
 
@@ -87,3 +88,10 @@ def test_runs_asked_different_problems_are_compared_on_the_common_ones(tmp_path)
     write_run(tmp_path, "grpo", 1, [0.5] * 5, benchmarks={"chain4": 4})
     (group,) = group_scores(load([tmp_path], allow_mixed=True))
     assert len(group.problem_ids) == 4
+
+
+def test_runs_without_a_common_problem_are_refused(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5] * 5, benchmarks={"chain4": 8})
+    write_run(tmp_path, "grpo", 1, [0.5] * 5, benchmarks={"chain6": 8})
+    with pytest.raises(InputError, match="default / chain were asked no common problem: give them as different experiments"):
+        group_scores(load([tmp_path], allow_mixed=True))

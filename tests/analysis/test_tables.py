@@ -15,6 +15,7 @@ from analysis.load import load
 from analysis.pairs import difference
 from analysis.results import analyse
 from analysis.tables import TABLES
+from analysis.tables.cells import significant
 from analysis.tables.record import Cell, Table, as_csv, latex, latex_escape, markdown
 from analysis.tables.runs import per_run
 
@@ -25,6 +26,11 @@ def texts(table) -> dict[str, list[str]]:
 
 def cell(table, row: str, column: str) -> Cell:
     return dict(table.rows)[row][table.columns.index(column)]
+
+
+def test_numbers_of_three_digits_stay_plain_where_rounding_lengthens_them():
+    values = [999.4, 999.6, -999.6, 0.0009996, 0.000999, 41200, 1.2e-7, 0]
+    assert [significant(value) for value in values] == ["999", "1,000", "−1,000", "0.001", "1.0e−03", "41,200", "1.2e−07", "0"]
 
 
 def test_main_table_is_exactly_this(results):

@@ -185,6 +185,10 @@ def test_hostile_text_is_shown_and_runs_nothing(open_page):
 
 def test_a_run_that_has_no_tokens_and_one_that_is_not_there(open_page):
     assert "has no recorded tokens" in open_page("tokens/grpo/seed=1").locator("main").inner_text()
+    page = open_page("tokens/grpo/seed=1")
+    assert page.get_by_label("Run").input_value() == ""
+    page.get_by_label("Run").select_option("cispo/seed=1")  # the first of those that have some
+    link_ends(page, "#tokens/cispo/seed=1")
     assert "no run “nobody/seed=9”" in open_page("run/nobody/seed=9").locator("main").inner_text()
 
 
@@ -192,6 +196,7 @@ def test_tables_sort_and_numbers_name_their_runs(open_page):
     page = open_page("tables")
     table = page.locator("#section-table1")
     table.get_by_role("button", name="chain", exact=True).click()
+    assert table.locator("th[aria-sort='descending']").count() == 1
     down = [row.inner_text() for row in table.locator("tbody th").all()]
     table.get_by_role("button", name="chain", exact=True).click()
     up = [row.inner_text() for row in table.locator("tbody th").all()]
@@ -204,6 +209,15 @@ def test_tables_sort_and_numbers_name_their_runs(open_page):
     dialog.locator("li a").first.click()
     page.wait_for_function("() => location.hash.startsWith('#run/')")
     assert page.locator("dialog[open]").count() == 0
+
+
+def test_cells_sort_by_their_numbers(open_page):
+    cells = [
+        {"text": "< 0.001", "values": {"p": 0.0002}}, {"text": "1–3", "values": {"low": 1, "high": 3}},
+        {"text": "+1.5 to +2.0", "values": {}}, {"text": "−0.5 to +2.0", "values": {}}, {"text": "1.2e−07", "values": {}},
+        {"text": "missing", "values": {}},
+    ]  # fmt: skip
+    assert open_page("tables").evaluate("cells => cells.map(sortValue)", cells) == [0.0002, 1, 1.5, -0.5, 1.2e-7, "missing"]
 
 
 def test_comparison_of_two_runs_shows_what_differs(open_page):
@@ -221,6 +235,33 @@ def test_curves_are_read_by_arrow_keys(open_page):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert figure.locator(".readout").inner_text().startswith("step 7: ") and "CPPO 50" in figure.locator(".readout").inner_text()
+
+
+def test_a_point_without_neighbours_is_drawn(open_page):
+    page = open_page("curves")
+    draw = """([x, y]) => {
+      const axis = scale([1, 9], false, 0, 80), drawn = curve("line", "2 4", x, y, axis, axis);
+      MAIN.replaceChildren(s("svg", {}, s("g", { class: "series" }, ...drawn)));
+      return drawn.map((path) => path.getAttribute("d"));
+    }"""
+    assert page.evaluate(draw, [[1], [9]]) == ["", "M0.0 80.0h0"]
+    assert page.evaluate(draw, [[1, 2, 3, 4, 5], [1, 1, None, 9, None]]) == ["M0.0 0.0L10.0 0.0", "M30.0 80.0h0"]
+    assert page.evaluate("getComputedStyle(document.querySelector('.dot')).strokeLinecap") == "round"
+
+
+@pytest.mark.parametrize(
+    "low, high, expected",
+    [(2, 9, [2, 3, 5, 9]), (0.03, 0.5, [0.03, 0.08, 0.2, 0.5]), (1.2, 1.4, [1.2, 1.3, 1.4]), (1, 100, [1, 10, 100])],
+)
+def test_a_log_axis_has_numbers_however_short_it_is(open_page, low, high, expected):
+    page = open_page("curves")
+    assert page.evaluate("([low, high]) => ticks(Math.log10(low), Math.log10(high), true)", [low, high]) == expected
+
+
+def test_a_heat_map_without_a_value_names_no_range(open_page):
+    panel = {"title": "Divergence", "unit": "TV", "log": True, "values": [[0, None]], "rows": ["a"], "columns": ["1", "2"]}
+    page = open_page("curves")
+    assert page.evaluate("panel => matrix(panel).querySelector('figcaption').textContent", panel) == "Divergence (TV)"
 
 
 # every number with its run ids

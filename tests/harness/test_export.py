@@ -28,8 +28,9 @@ def test_from_pretrained_gets_the_checkpoint(step, small_run, tmp_path, capsys):
 
 
 def test_what_was_exported_is_a_model_of_the_harness(small_run, tmp_path):
-    export.main([str(small_run), "--out", str(tmp_path / "out")])
-    config = compose_config(expand_model([f"model={tmp_path / 'out'}"]))
+    out = tmp_path / "seed=1" / "step=2"
+    export.main([str(small_run), "--out", str(out)])
+    config = compose_config(expand_model([f"model={out}"]))
     weights = load_file(small_run / "checkpoints" / "step=2" / "model.safetensors")
     assert torch.equal(load_model(config.model).state_dict()["model.norm.weight"], weights["model.norm.weight"])
 

@@ -85,3 +85,16 @@ def test_first_rollouts_are_the_same_tokens_for_all_methods(tmp_path):
 def test_a_model_path_is_short_for_the_hf_preset():
     assert expand_model(["-m", "model=org/name", "seed=1"]) == ["-m", "model=hf", "model.path=org/name", "seed=1"]
     assert expand_model(["model=chain"]) == ["model=chain"]
+
+
+@pytest.mark.parametrize(
+    "given, expanded",
+    [
+        ("runs/x/seed=1-abc/export/step=3", "'runs/x/seed=1-abc/export/step=3'"),
+        ("org/name,x/step=3", "org/name,'x/step=3'"),
+        ("'x/step=3'", "'x/step=3'"),
+        ("models/é's", r"'models/é\'s'"),
+    ],
+)
+def test_a_model_path_is_quoted_where_hydra_refuses_it(given, expanded):
+    assert expand_model([f"model={given}"]) == ["model=hf", f"model.path={expanded}"]

@@ -54,6 +54,10 @@ def test_commas_inside_brackets_stay():
     assert split_methods("a,b method.x=[1,2], c") == ["a", "b method.x=[1,2]", "c"]
 
 
+def test_empty_methods_are_skipped():
+    assert split_methods("cppo, ,dppo,") == ["cppo", "dppo"]
+
+
 @pytest.mark.parametrize(
     "methods, said",
     [
