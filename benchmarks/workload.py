@@ -36,7 +36,7 @@ class Workload:
     token_budget: int  # positions of a micro-batch, for those who pack by length
     ends: bool  # responses end by themselves, or have full length
     num_prompts: int = 32
-    rows_at_once: int = 64  # of a micro-batch, for those who don't pack
+    rows_at_once: int = 16  # of a micro-batch, for those who don't pack
     sizes: dict = field(default_factory=lambda: QWEN3_TINY)
     settings: tuple[str, ...] = ()  # of the harness, beyond those that all workloads have
 
@@ -54,8 +54,8 @@ class Workload:
         return END if self.ends else self.never
 
 
-VARIED = Workload("varied", 256, 4096, ends=True)
-FIXED = Workload("fixed", 64, 4096, ends=False)
+VARIED = Workload("varied", 256, 1024, ends=True)
+FIXED = Workload("fixed", 64, 1024, ends=False)
 
 
 def on_gpu(shape: str) -> Workload:
