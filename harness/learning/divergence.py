@@ -118,12 +118,10 @@ def topk_kl(pair: PolicyPair, topk_set: str) -> Tensor:
 
 
 def full_tv(pair: PolicyPair, topk_set: str) -> Tensor:
-    require_complete("full_tv", pair.topk_ids.shape[-1], pair.vocab_size)
     return topk_tv(pair, topk_set)
 
 
 def full_kl(pair: PolicyPair, topk_set: str) -> Tensor:
-    require_complete("full_kl", pair.topk_ids.shape[-1], pair.vocab_size)
     return topk_kl(pair, topk_set)
 
 
@@ -179,6 +177,7 @@ def divergence(name: str, pair: PolicyPair, topk_set: str = "union") -> Tensor:
     if name not in DIVERGENCES:
         raise ValueError(f"divergence={name!r}: choose from {' '.join(DIVERGENCES)}")
     check_set(topk_set)
+    require_complete(name, pair.topk_ids.shape[-1], pair.vocab_size)
     return DIVERGENCES[name](pair, topk_set).masked_fill(~pair.mask.bool(), 0.0)
 
 

@@ -184,5 +184,7 @@ def test_a_trace_is_strict_json(recorded):
     def refuse(text):
         raise AssertionError(text)
 
-    for path in (recorded.folder.path / "traces").iterdir():
+    paths = list((recorded.folder.path / "traces").iterdir())
+    assert paths
+    for path in paths:
         json.loads(path.read_text(), parse_constant=refuse)
