@@ -28,7 +28,10 @@ from benchmarks.sides import TRL, Harness
 from benchmarks.workload import SHAPES, Workload, long_update, make_model, on_gpu, prompt_length, save_model, write_problems
 
 HEAD_CHUNK = 2048
-ENGINES = {"transformers": ((), {}), "vllm": (("rollout=vllm",), {"use_vllm": True, "vllm_mode": "colocate"})}
+ENGINES = {
+    "transformers": ((), {}),
+    "vllm": (("rollout=vllm", "rollout.vllm.kv_cache_gb=20"), {"use_vllm": True, "vllm_mode": "colocate"}),
+}
 SAVINGS = {"": {}, "_checkpointing": {"recompute": True}}
 Figures = Iterator[tuple[str, float | str]]
 
@@ -90,23 +93,10 @@ def learned(key: str, work: Callable, batch, workload: Workload, num_rounds: int
 def learner_flops(workload: Workload, num_rows: int, length: int, response_length: int) -> float:
     """Arithmetic that learning needs, forward and backward: six operations a weight and token, the head for response tokens
     only, causal attention over half the square."""
-    body = layers_weights(workload) + workload.sizes["num_hidden_layers"] * attention_width(workload) * length
-    return 6 * num_rows * (body * length + head_weights(workload) * response_length)
-
-
-def layers_weights(workload: Workload) -> int:
-    sizes = workload.sizes
-    narrow = sizes["num_key_value_heads"] * sizes["head_dim"]
-    projections = 2 * attention_width(workload) + 2 * narrow + 3 * sizes["intermediate_size"]
-    return sizes["num_hidden_layers"] * sizes["hidden_size"] * projections
-
-
-def head_weights(workload: Workload) -> int:
-    return workload.sizes["hidden_size"] * workload.sizes["vocab_size"]
-
-
-def attention_width(workload: Workload) -> int:
-    return workload.sizes["num_attention_heads"] * workload.sizes["head_dim"]
+    shape = workload.shape
+    attention = shape.num_layers * shape.config.num_attention_heads * shape.config.head_dim * length
+    per_position = shape.num_layers * shape.largest_layer + attention
+    return 6 * num_rows * (per_position * length + shape.hidden_size * shape.vocab_size * response_length)
 
 
 def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
@@ -128,15 +118,16 @@ def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
 def step_figures(options: argparse.Namespace, found: dict) -> Figures:
     """One step of the sides, in turns."""
     for shape in options.shapes:
-        workload = on_gpu(shape)
+        workload = on_gpu(shape, options.length)
         with tempfile.TemporaryDirectory() as name, quiet():
             makers = side_makers(Path(name), workload, options.engine)
             rounds = in_turns({side: makers[side] for side in options.sides}, options.rounds)
-        yield from step_rates(f"{shape}_{options.engine}", rounds)
+        key = f"{shape}_{options.engine}_{options.length}"
+        yield from step_rates(key, rounds)
         if "harness" in rounds:
             took = median(clock.seconds["generate"] for clock in rounds["harness"])
             share = rollout_bytes(workload) / took / 1e12 / found["peak_tb_per_s"]
-            yield f"{shape}_{options.engine}_rollout_share_of_bandwidth", share
+            yield f"{key}_rollout_share_of_bandwidth", share
 
 
 def side_makers(folder: Path, workload: Workload, engine: str) -> dict[str, Callable]:
@@ -188,10 +179,8 @@ def watched(side: Callable, others: int = 0) -> Clock:
 
 def rollout_bytes(workload: Workload) -> float:
     """What decoding must read: all weights at each position, and the keys and values of all rows so far; in bfloat16."""
-    sizes, length = workload.sizes, workload.max_response_length
-    cached = 2 * sizes["num_hidden_layers"] * sizes["num_key_value_heads"] * sizes["head_dim"]
-    cached *= workload.num_responses * (prompt_length(workload) + length / 2)
-    return 2 * length * (layers_weights(workload) + head_weights(workload) + cached)
+    length, tokens = workload.max_response_length, prompt_length(workload) + workload.max_response_length / 2
+    return 2 * length * (workload.shape.num_parameters + workload.num_responses * tokens * workload.shape.kv_elements())
 
 
 PARTS = {"learner": learner_figures, "head": head_figures, "step": step_figures}
@@ -203,6 +192,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
     parser.add_argument("--engine", choices=ENGINES, default="transformers", help="of step")
     parser.add_argument("--sides", nargs="+", choices=("harness", "trl"), default=("harness", "trl"), help="of step")
+    parser.add_argument("--length", type=int, default=256, help="tokens of a response of step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file, a key each")
     options = parser.parse_args()

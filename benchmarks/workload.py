@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from evals import chain
+from harness.planning.shape import Shape
 
 GROUP, NUM_UPDATES = 8, 4
 SHAPES = ("0.6B", "1.7B")  # of Qwen3, on a GPU
@@ -45,6 +46,12 @@ class Workload:
         return GROUP * self.num_prompts
 
     @property
+    def shape(self) -> Shape:
+        from transformers import Qwen3Config
+
+        return Shape(Qwen3Config(**self.sizes))
+
+    @property
     def never(self) -> int:
         """An end token that the model can't sample."""
         return self.sizes["vocab_size"]
@@ -58,10 +65,13 @@ VARIED = Workload("varied", 256, 1024, ends=True)
 FIXED = Workload("fixed", 64, 1024, ends=False)
 
 
-def on_gpu(shape: str) -> Workload:
-    """Full-length responses of a Qwen3 of this size ("0.6B"), in bfloat16 over float32 weights; 16 rows are a micro-batch."""
+def on_gpu(shape: str, length: int = 256) -> Workload:
+    """Full-length responses of a Qwen3 of this size ("0.6B"), in bfloat16 over float32 weights; about 4,300 positions are a
+    micro-batch."""
+    rows = max(1, 4096 // length)
     settings = ("train.precision=bfloat16", "rollout.precision=bfloat16", "train.logprob_chunk=2048")
-    return Workload(shape, 256, 16 * 268, False, num_prompts=16, rows_at_once=16, sizes=qwen3(shape), settings=settings)
+    budget = rows * (length + 12)
+    return Workload(shape, length, budget, False, num_prompts=16, rows_at_once=rows, sizes=qwen3(shape), settings=settings)
 
 
 def qwen3(shape: str) -> dict:
