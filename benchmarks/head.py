@@ -32,7 +32,7 @@ def materialised(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tenso
 
 
 def harness(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor, chunk: int) -> Tensor:
-    from harness.learning.logprobs import token_logprobs
+    from harness.learning.head import token_logprobs
 
     head = torch.nn.Linear(*reversed(weight.shape), bias=False, device="meta")
     head.weight = torch.nn.Parameter(weight, requires_grad=True)

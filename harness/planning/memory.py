@@ -58,10 +58,11 @@ def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
 
 
 def logprob_chunk(config: Config, shape: Shape) -> int:
-    """Logits and a scratch, and the gradients of head and embedding; in bfloat16 also the product and its gradient, and a
-    chunk's share of the head's."""
-    exact = {config.train.precision, config.model.dtype} == {"float32"}
-    per_logit, num_heads = (4 + 4, 2) if exact else (4 + 4 + 2 + 2, 3)
+    """Logits and a scratch, and the gradients of head and embedding. In bfloat16, taken to be on a GPU unless cluster.device=cpu,
+    the logits alone, and the head's weights in that type; on a CPU besides the logits before they are widened, their gradient,
+    and a chunk's share of the head's."""
+    precisions = {config.train.precision, config.model.dtype}
+    per_logit, num_heads = (4 + 4, 2) if precisions == {"float32"} else (2, 3) if config.cluster.device != "cpu" else (12, 3)
     rows = min(config.train.logprob_chunk, config.train.token_budget)
     return shape.vocab_size * (per_logit * rows + num_heads * 4 * shape.hidden_size)
 

@@ -11,8 +11,8 @@ import torch
 import harness.distributed as distributed
 from harness.distributed import Ranks
 from harness.learning.experience import build_experience
+from harness.learning.head import token_logprobs
 from harness.learning.learner import Learner
-from harness.learning.logprobs import token_logprobs
 from harness.learning.model import load_model, load_tokenizer, stop_token_ids
 from harness.learning.sharded import on_device
 from harness.rollout.canary import response_logprobs

@@ -110,7 +110,7 @@ def middling_model(tmp_path_factory) -> Path:
     return folder
 
 
-SLOW = [("train.precision=bfloat16",), ("cluster.activation_checkpointing=true",)]
+SLOW = [("train.precision=bfloat16", "cluster.device=cpu"), ("cluster.activation_checkpointing=true",)]
 
 
 @pytest.mark.parametrize("changes", [(), *(pytest.param(changes, marks=pytest.mark.slow) for changes in SLOW)])

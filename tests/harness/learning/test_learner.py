@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config
 
+from harness.learning import head
 from harness.learning.experience import build_experience, cheapest_cuts, microbatches, minibatches
+from harness.learning.head import compiled, logit_slopes, token_logprobs, token_scores
 from harness.learning.learner import Learner
-from harness.learning.logprobs import token_logprobs
 from harness.rollout.records import Rollout
 from harness.telemetry.timing import Timer
 from methods import METHODS
@@ -119,6 +120,28 @@ def test_chunked_gradients_equal_autograd(softcap, bias):
     expected = grads(plain.gather(-1, tokens[:, None]).squeeze(-1))
     for found, wanted in zip(grads(chunked.logprobs), expected, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow  # it compiles, as a GPU does for bfloat16
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_compiled_passes_over_logits_equal_plain_ones(softcap):
+    random = torch.Generator().manual_seed(4)
+    logits, coefficient = (3 * torch.randn(9, 700, generator=random)).bfloat16(), torch.randn(9, generator=random)
+    tokens, ids = torch.randint(700, (9,), generator=random), torch.randint(700, (9, 4), generator=random)
+    for rows in (9, 5):  # the last chunk is shorter
+        some = logits[:rows], tokens[:rows]
+        plain = token_scores(*some, ids[:rows], softcap, None)
+        torch.testing.assert_close(compiled(token_scores)(*some, ids[:rows], softcap, None), plain)
+        ways = (logit_slopes, compiled(logit_slopes))
+        expected, found = (way(some[0].clone(), some[1], plain[-1], coefficient[:rows], softcap) for way in ways)
+        torch.testing.assert_close(found, expected)
+
+
+def test_without_a_compiler_a_gpu_computes_as_before(monkeypatch, caplog):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(head, "which", lambda name: None)
+    assert not head.can_compile.__wrapped__()
+    assert "install a C compiler" in caplog.text
 
 
 @pytest.mark.parametrize("rule", ["pg", "m2po"])
