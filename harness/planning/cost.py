@@ -14,8 +14,8 @@ from harness.store import RunFolder
 
 GIB = 2**30
 # What a rate is taken to be where none was measured: shares of the device's peak in arithmetic and in memory traffic. On an H200
-# the learner reached 0.14 at 0.6B parameters and 0.25 at 1.7B (docs/performance.md); larger products fill a GPU better.
-LEARNER_SHARE, ROLLOUT_SHARE = 0.25, 0.5
+# the learner reached 0.16 at 0.6B parameters and 0.27 at 1.7B, vLLM 0.25 at 0.6B (docs/performance.md); more fills a GPU better.
+LEARNER_SHARE, ROLLOUT_SHARE = 0.25, 0.25
 LOGGED_ROW_BYTES, SAMPLE_BYTES_PER_TOKEN = 4_000, 2
 
 
