@@ -65,6 +65,7 @@ def load(
             "give the folders of one setting, or name the other setting's runs as another experiment; "
             "--allow-mixed compares them anyway and says so on every page"
         )
+    refuse_seeds_twice(runs)
     tables = [tuple(read_table(run, folder, name, cache, rows) for name in ("metrics", "evals")) for run, folder in pairs]
     metrics, evals = (stack(runs, [pair[i] for pair in tables]) for i in (0, 1))
     return Sweep(runs, metrics, evals, mixed)
@@ -74,6 +75,15 @@ def refuse_duplicates(runs: list[Run]) -> None:
     for one, other in zip(runs, runs[1:], strict=False):
         if one.run_id == other.run_id:
             raise InputError(f"{one.path} and {other.path} hold the same run {one.run_id}: give only one of them")
+
+
+def refuse_seeds_twice(runs: list[Run]) -> None:
+    """What allow_mixed does not allow: a seed is one sample of its method."""
+    seen: dict[tuple, Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.group, run.method, run.seed), run)
+        if other is not run:
+            raise InputError(f"{other.path} and {run.path} are both seed {run.seed} of {run.method}: give only one of them")
 
 
 def read_table(run: Run, folder: RunFolder, name: str, cache: Path | None, rows: ReadRows) -> pd.DataFrame:

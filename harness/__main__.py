@@ -29,10 +29,10 @@ def main(config: DictConfig) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler would hide which setting was wrong
     remember_command_line()
-    sys.argv[1:] = compose.expand_model(sys.argv[1:])
     compose.register()
     launcher.register()
     try:
+        sys.argv[1:] = compose.expand_model(sys.argv[1:])
         main()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         sys.exit(compose.explain(error))

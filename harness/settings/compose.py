@@ -152,10 +152,16 @@ def expand_model(arguments: Sequence[str]) -> list[str]:
     expanded = []
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key == "model" and not set(value.split(",")) <= presets:
-            expanded += ["model=hf", f"model.path={quoted(value)}"]
-        else:
+        others = set(value.split(",")) - presets
+        if key != "model" or not others:
             expanded.append(argument)
+        elif named := presets & set(value.split(",")):
+            raise ValueError(
+                f"model: {', '.join(sorted(named))} of conf/model/ and {', '.join(sorted(others))}, which would be a folder or "
+                f"a hub id, can't stand in one list: give each a sweep of its own"
+            )
+        else:
+            expanded += ["model=hf", f"model.path={quoted(value)}"]
     return expanded
 
 

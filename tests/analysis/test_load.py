@@ -39,6 +39,13 @@ def test_different_settings_are_refused_with_the_keys(tmp_path):
     assert len(load([tmp_path], allow_mixed=True).mixed) == 1
 
 
+def test_a_seed_counts_once_under_whatever_settings(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5] * 5)
+    write_run(tmp_path, "cppo", 1, [0.5] * 5, lr=1e-4)
+    with pytest.raises(InputError, match="are both seed 1 of cppo: give only one of them"):
+        load([tmp_path], allow_mixed=True)
+
+
 def test_a_preset_edited_between_runs_is_refused(tmp_path):
     write_run(tmp_path, "cppo", 1, [0.5] * 5)
     folder = write_run(tmp_path, "cppo", 2, [0.5] * 5)

@@ -85,6 +85,8 @@ def test_first_rollouts_are_the_same_tokens_for_all_methods(tmp_path):
 def test_a_model_path_is_short_for_the_hf_preset():
     assert expand_model(["-m", "model=org/name", "seed=1"]) == ["-m", "model=hf", "model.path=org/name", "seed=1"]
     assert expand_model(["model=chain"]) == ["model=chain"]
+    with pytest.raises(ValueError, match="chain of conf/model/ and org/name"):
+        expand_model(["model=chain,org/name"])
 
 
 @pytest.mark.parametrize(
