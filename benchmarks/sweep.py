@@ -1,6 +1,6 @@
 """The default sweep as a user gives it, whole processes from start to end: `python -m benchmarks sweep`. Seconds, not ratios.
 
-Quick: the start of a run alone.
+Quick: the starts alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.ratio import Ratio
@@ -20,9 +21,14 @@ RULES = "method=cppo,dppo,grpo"
 
 def run(quick: bool) -> list[Ratio]:
     with tempfile.TemporaryDirectory() as name:
-        start = start_seconds(Path(name) / "start")
-        found = [Ratio("start_seconds", "a run from the command to its first step, s", [start], 4, at_most=True)]
+        found = list(starts(Path(name), 2 if quick else 5))
         return found if quick else found + whole_sweeps(Path(name))
+
+
+def starts(root: Path, num_rounds: int) -> Iterator[Ratio]:
+    for key, words, text in (("start", (), "a run by itself"), ("start_in_worker", ("-m",), "a sweep's first run")):
+        values = [start_seconds(root / key / str(i), *words) for i in range(num_rounds)]
+        yield Ratio(f"{key}_seconds", f"{text} from the command to its first step, s", values, 4, at_most=True)
 
 
 def whole_sweeps(root: Path) -> list[Ratio]:
@@ -38,13 +44,18 @@ def whole_sweeps(root: Path) -> list[Ratio]:
 
 def sweep(folder: Path, *words: str) -> float:
     started = time.perf_counter()
-    command = [sys.executable, "-m", "harness", "-m", f"runs_dir={folder}", "harness.display=none", *words]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    harness(folder, "-m", *words)
     return time.perf_counter() - started
 
 
-def start_seconds(folder: Path) -> float:
-    """A run of one step without evaluation, less the step itself."""
-    taken = sweep(folder, "method=grpo", "seed=1", "train.steps=1", "eval.benchmarks=[]")
+def start_seconds(folder: Path, *words: str) -> float:
+    """Until the first step began, of a run of one step without evaluation: when its row was written, less what it took."""
+    started = time.time()
+    harness(folder, *words, "method=grpo", "seed=1", "train.steps=1", "eval.benchmarks=[]")
     (only,) = find_runs(folder)
-    return taken - only.rows("metrics")[-1]["time/step"]
+    return (only.path / "metrics.jsonl").stat().st_mtime - only.rows("metrics")[-1]["time/step"] - started
+
+
+def harness(folder: Path, *words: str) -> None:
+    command = [sys.executable, "-m", "harness", *words, f"runs_dir={folder}", "harness.display=none"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

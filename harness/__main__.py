@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from harness import importing
 
-from harness.settings import compose
-from harness.settings.provenance import remember_command_line
-from slurm import launcher
+with importing():
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    from harness.settings import compose
+    from harness.settings.provenance import remember_command_line
+    from slurm import launcher
 
 
 @hydra.main(version_base="1.3", config_path=f"pkg://{compose.CONFIG_MODULE}", config_name="config")

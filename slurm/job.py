@@ -12,6 +12,7 @@ from pathlib import Path
 
 import submitit
 
+from harness import importing
 from harness.distributed import here, join
 from harness.runs.attempt import BUSY, StopRequest, attempt
 from harness.settings.compose import compose_plan
@@ -87,7 +88,8 @@ def attempt_when_free(plan: RunPlan, stop: StopRequest, launch: str) -> str:
 
 def train(plan: RunPlan, stop: StopRequest) -> str:
     """harness.run.train, with all output of this attempt in a file of its own."""
-    from harness.run import train
+    with importing():
+        from harness.run import train
 
     number, ranks = plan.folder.num_attempts(), here()
     name = f"attempt_{number}.out" if ranks.is_first else f"attempt_{number}.rank{ranks.rank}.out"

@@ -19,6 +19,7 @@ from pathlib import Path
 import submitit
 from submitit.helpers import TorchDistributedEnvironment
 
+from harness import importing
 from harness.display import Display
 from harness.distributed import here, join
 from harness.runs.attempt import StopRequest, attempt
@@ -92,7 +93,13 @@ class _Sweep:
             display.update()
             if not self.workers:
                 return
-            time.sleep(POLL_SECONDS)
+            self.doze()
+
+    def doze(self) -> None:
+        """Until it is time to look at the runs again, or a worker has ended."""
+        end = time.monotonic() + POLL_SECONDS
+        while time.monotonic() < end and not any(worker.done() for worker in self.workers.values()):
+            time.sleep(0.05)
 
     def is_waiting(self, plan: RunPlan) -> bool:
         """Not finished, and not yet failed in this launch."""
@@ -155,7 +162,8 @@ def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None 
 
     Ranks go through the runs together. When one of them fails, all end: the others are somewhere in the middle of that run.
     """
-    from harness.run import train
+    with importing():
+        from harness.run import train
 
     ranks = here()
     for plan in plans:
