@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.runs import Run
-from harness.store import RunFolder, read_json
+from harness.store import RunFolder, by_step, read_json
 
 
 def agreement(runs: list[Run]) -> dict[str, float]:
@@ -48,8 +48,8 @@ def traced_responses(run: Run) -> list[TracedResponse]:
 
 
 def last_trace(folder: Path) -> dict | None:
-    paths = sorted((folder / "traces").glob("step=*.json"), key=lambda path: int(path.stem.removeprefix("step=")))
-    return read_json(paths[-1]) if paths else None
+    paths = by_step(folder / "traces", ".json")
+    return read_json(paths[max(paths)]) if paths else None
 
 
 def own_budget(trace: dict | None) -> dict | None:

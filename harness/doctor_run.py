@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator
 
-from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, find_runs, read_json
+from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, find_runs, read_json
 
 
 def run(words: list[str]) -> int:
@@ -113,15 +113,15 @@ def evaluated_steps(folder: RunFolder) -> set[int]:
 
 
 def check_samples(folder: RunFolder) -> Iterator[str]:
-    for path in sorted((folder.path / "samples").glob("step=*.jsonl.gz")):
+    samples = by_step(folder.path / "samples", ".jsonl.gz")
+    for path in samples.values():
         try:
             with gzip.open(path, "rt") as file:
                 for line in file:
                     json.loads(line)
         except (OSError, EOFError, ValueError) as error:
             yield f"samples/{path.name} is damaged ({error})"
-    kept = {int(path.name.removeprefix("step=").split(".")[0]) for path in (folder.path / "samples").glob("step=*.jsonl.gz")}
-    missing = sorted({row["step"] for row in folder.rows("evals")} - kept) if kept else []
+    missing = sorted({row["step"] for row in folder.rows("evals")} - samples.keys()) if samples else []
     if missing:
         yield f"samples/ has none of the evaluations at steps {missing}"
 
@@ -131,8 +131,7 @@ def check_checkpoints(folder: RunFolder) -> Iterator[str]:
 
     if folder.state == "completed" and folder.newest_checkpoint() != folder.last_step():
         yield "checkpoints/ has none of the last step: the run can be analysed, and not be evaluated again"
-    paths = sorted((folder.path / "checkpoints").glob("step=*"), key=lambda path: int(path.name.removeprefix("step=")))
-    for path in paths:
+    for path in by_step(folder.path / "checkpoints").values():
         manifest = read_json(path / "manifest.json")
         if manifest is None:
             yield f"checkpoints/{path.name} has no readable manifest.json: it is passed over, and removed at the next checkpoint"

@@ -119,21 +119,34 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
 def run_job(job: Job) -> Path:
     """Evaluate what is left and return the folder: evaluation.json, evals.jsonl, samples/ as in a run's folder."""
     check_answers(job.config)
-    folder, identity = job.folder(), job.identity()
-    record = read_json(folder / "evaluation.json") or {"identity": identity, "seconds": 0.0, "tokens": 0, "started": now()}
-    if record["identity"] != identity:
-        raise ValueError(f"{folder} holds an evaluation with other settings: give another --out")
-    if record.get("state") == "completed":
-        print(f"already complete: {folder}", file=sys.stderr)
+    folder = job.folder()
+    if is_complete(read_record(job, folder), folder):
         return folder
     lock = RunLock(folder / "lock.json")
     if not lock.acquire():
         raise ValueError(f"another process is at work in {folder}: wait for it, or give another --out")
     try:
-        sample_rest(job, folder, record)
+        record = read_record(job, folder)  # again: another process may have ended in between
+        if not is_complete(record, folder):
+            sample_rest(job, folder, record)
     finally:
         lock.release()
     return folder
+
+
+def is_complete(record: dict, folder: Path) -> bool:
+    complete = record.get("state") == "completed"
+    if complete:
+        print(f"already complete: {folder}", file=sys.stderr)
+    return complete
+
+
+def read_record(job: Job, folder: Path) -> dict:
+    identity = job.identity()
+    record = read_json(folder / "evaluation.json") or {"identity": identity, "seconds": 0.0, "tokens": 0, "started": now()}
+    if record["identity"] != identity:
+        raise ValueError(f"{folder} holds an evaluation with other settings: give another --out")
+    return record
 
 
 def sample_rest(job: Job, folder: Path, record: dict) -> None:

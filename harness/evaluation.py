@@ -150,8 +150,13 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 def read_samples(path: Path) -> list[Sample]:
     """The samples of one file; ValueError names a file that another program wrote."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        try:
-            return [Sample(**json.loads(line)) for line in lines]
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} holds no samples of this version ({error}): move it away") from error
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            samples = [Sample(**json.loads(line)) for line in lines]
+    except FileNotFoundError:
+        raise
+    except (TypeError, ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged, or of another version ({error}): move it away") from error
+    if not samples:
+        raise ValueError(f"{path} holds no samples: move it away")
+    return samples

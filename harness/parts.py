@@ -119,6 +119,7 @@ class Parts:
         samples = [sample for batch in batches for sample in batch]
         rows = eval_rows(samples)
         if self.ranks.is_first:
+            self.folder.lock.require()
             if config.record.samples:
                 save_samples(self.folder.path, samples)
             self.folder.append("evals", rows)
@@ -161,6 +162,7 @@ class Parts:
         )
         kept = self.config.checkpoint
         if self.ranks.is_first:
+            self.folder.lock.require()
             save_checkpoint(self.folder.path / "checkpoints", checkpoint, kept.keep_last, kept.keep_best)
         else:
             checkpoint.send()

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from harness.settings.compose import compose_rule, shipped_rules
-from harness.store import RunFolder, find_runs, strict, write_json
+from harness.store import RunFolder, by_step, find_runs, strict, write_json
 from harness.telemetry.record import read_minibatch
 from harness.telemetry.shadow import OWN, bucket_sums, summary
 from methods.base import Rule
@@ -78,8 +78,7 @@ def replay_run(folder: RunFolder, rules: dict[str, Rule], by_position: bool) -> 
 
 def replay_sums(folder: RunFolder, rules: dict[str, Rule]) -> Iterator[tuple[dict, str, Tensor]]:
     """(metadata, method, bucket_sums) of each recorded step and method, the run's own decision first."""
-    paths = sorted((folder.path / "batches").glob("step=*.safetensors"), key=lambda path: int(path.stem.removeprefix("step=")))
-    for path in paths:
+    for path in by_step(folder.path / "batches", ".safetensors").values():
         minibatch, facts = read_minibatch(path)
         yield facts, OWN, bucket_sums(minibatch, minibatch.own)
         for name, rule in rules.items():

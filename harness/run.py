@@ -27,9 +27,10 @@ def train(plan: RunPlan, stop: StopRequest) -> str:
 def run_steps(parts: Parts, stop: StopRequest) -> str:
     config, timer = parts.config, Timer()
     state = verdict(parts, parts.done, stop)
-    if parts.done == 0:
+    if parts.done == 0 and state == "completed":
         with timer("evaluation"):
             parts.evaluate(0)
+        state = verdict(parts, 0, stop)
     for step in range(parts.done + 1, config.train.steps + 1):
         if state != "completed":
             break

@@ -17,6 +17,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -107,8 +108,8 @@ def write_json(path: Path, value) -> None:
 def read_json(path: Path) -> dict | None:
     """None when the file is absent, empty or torn: the caller decides what that means."""
     try:
-        value = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -263,7 +264,13 @@ class RunFolder:
 
 def complete_steps(checkpoints: Path) -> list[int]:
     """Steps of the checkpoints with a completion mark, ascending."""
-    return sorted(int(path.parent.name.removeprefix("step=")) for path in checkpoints.glob("step=*/manifest.json"))
+    return [step for step, path in by_step(checkpoints).items() if (path / "manifest.json").exists()]
+
+
+def by_step(folder: Path, ending: str = "") -> dict[int, Path]:
+    """What is called step=<n><ending> in a folder, in order of n. Other names, a copy kept beside say, are passed over."""
+    found = [(re.fullmatch(rf"step=(\d+){re.escape(ending)}", path.name), path) for path in folder.glob(f"step=*{ending}")]
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
 def find_runs(*roots: Path | str) -> Iterator[RunFolder]:
@@ -379,11 +386,17 @@ class RunLock:
 
 def me() -> dict:
     """This process, so that no other is taken for it: a pid means nothing on another host or in another container."""
+    return _process(os.getpid())
+
+
+@cache
+def _process(pid: int) -> dict:
+    """Asked once: a laptop's host name may change while it works."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         namespace = None
-    return {"host": socket.gethostname(), "namespace": namespace, "pid": os.getpid(), "born": born(os.getpid())}
+    return {"host": socket.gethostname(), "namespace": namespace, "pid": pid, "born": born(pid)}
 
 
 def born(pid: int) -> str | None:

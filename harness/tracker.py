@@ -26,6 +26,7 @@ from harness.store import RunFolder, find_runs, read_json, write_json
 from harness.telemetry.collapse import benchmark_means
 
 log = logging.getLogger(__name__)
+FINISH_SECONDS = 60  # for what was not uploaded yet: without a network wandb would wait for ever
 
 
 class Tracker:
@@ -92,6 +93,9 @@ def start(folder: RunFolder, record: dict, config: TrackerConfig, resume: str | 
     """A wandb run whose x axis is our step: its own counter can't go back to a checkpoint."""
     import wandb
 
+    if config.mode == "online" and not wandb.login(prompt=False):  # whose question a live table would hide
+        raise RuntimeError("no API key: wandb login")
+    bounded = {"finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
     quiet = {"console": "off", "x_disable_stats": True, "x_disable_meta": True, "disable_git": True, "disable_code": True}
     run = wandb.init(
         project=config.project,
@@ -104,7 +108,7 @@ def start(folder: RunFolder, record: dict, config: TrackerConfig, resume: str | 
         dir=folder.path,
         resume=resume,
         reinit="create_new",
-        settings=wandb.Settings(silent=True, **quiet),
+        settings=wandb.Settings(silent=True, **quiet, **bounded),
     )
     run.define_metric("*", step_metric="step")
     return run

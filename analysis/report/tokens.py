@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from analysis.runs import Run
-from harness.store import read_json
+from harness.store import by_step, read_json
 
 MOST_BYTES = 4_200_000  # of all traces together
 PER_TOKEN = ("rollout_logprobs", "logprobs", "ratio", "divergence", "entropy")
@@ -39,8 +39,7 @@ def embedded(paths: dict[int, Path], kept: dict[int, dict]) -> dict:
 
 def trace_paths(run: Run) -> dict[int, Path]:
     """By step, in order."""
-    found = {int(path.stem.removeprefix("step=")): path for path in (run.path / "traces").glob("step=*.json")}
-    return dict(sorted(found.items()))
+    return by_step(run.path / "traces", ".json")
 
 
 def fitting(paths: dict[int, Path], steps: list[int], room: int, most_responses: int | None = None) -> tuple[dict, int]:

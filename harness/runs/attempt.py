@@ -188,15 +188,19 @@ def logged_only():
 
 @contextmanager
 def log_file(path: Path):
-    """What is logged meanwhile also goes to a file. A full disk costs lines of it, never the run."""
+    """What is logged meanwhile also goes to a file, and warnings stay on the console, which with a handler of our own they would
+    not. A full disk costs lines of the file, never the run."""
     handler = logging.FileHandler(path, delay=True)
     handler.handleError = lambda record: None
     handler.setLevel(logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger("harness").addHandler(handler)
+    handlers = [handler] if logging.getLogger().handlers else [handler, logging.lastResort]
+    for each in handlers:
+        logging.getLogger("harness").addHandler(each)
     try:
         yield
     finally:
-        logging.getLogger("harness").removeHandler(handler)
+        for each in handlers:
+            logging.getLogger("harness").removeHandler(each)
         with suppress(OSError):
             handler.close()

@@ -27,7 +27,7 @@ from harness.distributed import ALONE, Ranks
 from harness.learning.sharded import fill
 from harness.rollout.records import Rollout
 from harness.runs.tensor_file import TensorFile, send, write_tensors
-from harness.store import complete_steps, read_json, sync_folder, write_json, writing
+from harness.store import by_step, complete_steps, read_json, sync_folder, write_json, writing
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _remove(folder: Path) -> None:
 
 def remove_leftovers(root: Path) -> None:
     """Half-written and half-removed checkpoints of a killed process. Only for the folder's owner."""
-    for folder in [*root.glob(".step=*.tmp"), *root.glob("step=*")]:
+    for folder in [*root.glob(".step=*.tmp"), *by_step(root).values()]:
         if not (folder / "manifest.json").exists() or folder.name.startswith("."):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -6,6 +6,7 @@ Only scientific keys are hashed (harness/settings/identity.py).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +104,7 @@ class TrainConfig:
     def __post_init__(self):
         counts = ("steps", "prompts_per_step", "group_size", "updates_per_step", "token_budget", "logprob_chunk")
         positive("train", self, *counts, "lr", "clip_norm", "adam_eps")
+        require(self.lr < math.inf, "train.lr", self.lr, "must be finite")
         not_negative("train", self, "warmup_updates", "weight_decay")
         betas_valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(betas_valid, "train.betas", self.betas, "two numbers in [0, 1)")
@@ -233,6 +235,7 @@ class ClusterConfig:
         one_of("cluster.device", self.device, DEVICES)
         for key in ("threads", "ranks"):
             require((getattr(self, key) or 0) > 0, f"cluster.{key}", getattr(self, key), "must be above 0")
+        require(self.processes is None or self.processes > 0, "cluster.processes", self.processes, "must be above 0, or null")
 
 
 @dataclass
@@ -350,7 +353,7 @@ class Config:
     seed: int = MISSING
 
     def __post_init__(self):
-        not_negative("", self, "seed")
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
         self.check_method()
         self.check_ranks()
 

@@ -56,7 +56,7 @@ def git(*arguments: str) -> str | None:
     here = Path(__file__).resolve()
 
     def run(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout.rstrip("\n")
 
     try:
         run("ls-files", "--error-unmatch", here.name)

@@ -1,5 +1,6 @@
 """python -m harness.evaluate, and what an evaluation leaves alone."""
 
+import gzip
 import json
 import random
 import shutil
@@ -191,3 +192,10 @@ def test_stored_samples_come_back(tmp_path):
     assert read_samples(path) == SAMPLES
     save_samples(tmp_path, SAMPLES)
     assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"step": 1}\n' * 100)[:-9], b"not gzip"])
+def test_a_damaged_samples_file_is_named(tmp_path, content):
+    (tmp_path / "step=1.jsonl.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="step=1.jsonl.gz .*: move it away"):
+        read_samples(tmp_path / "step=1.jsonl.gz")

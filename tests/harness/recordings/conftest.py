@@ -25,10 +25,12 @@ def short_run(root, overrides: list[str]) -> SimpleNamespace:
     plan.folder.path.mkdir(parents=True)
     write_json(plan.folder.path / "config.json", plan.record())
     write_json(plan.folder.path / "status.json", {"state": "completed"})
+    assert plan.folder.lock.acquire()
     parts, timers = build(plan), {1: Timer(), 2: Timer()}
     metrics = [learn(parts, 1, timers[1])]
     parts.save(1)
     metrics.append(learn(parts, 2, timers[2]))
+    plan.folder.lock.release()
     return SimpleNamespace(parts=parts, folder=plan.folder, metrics=metrics, timers=timers)
 
 

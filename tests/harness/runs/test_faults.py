@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import harness.store as store
 from harness.learning.learner import Learner
 from harness.parts import Parts
 from harness.rollout.decode import TransformersEngine
-from harness.runs.attempt import StopRequest, attempt
+from harness.runs.attempt import StopRequest, attempt, log_file
 
 QUICK = ("train.steps=4", "train.prompts_per_step=2", "eval.every=2", "eval.max_response_length=6", "checkpoint.every=1")
 
@@ -166,6 +167,21 @@ def test_signals_become_requests_and_a_second_ctrl_c_interrupts(number):
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
+
+
+def test_stopped_before_it_began_it_evaluates_nothing(tiny_plan, tiny_train, tmp_path):
+    plan = tiny_plan(tmp_path)
+    assert attempt(plan, tiny_train, StopRequest(lambda: True)) == "preempted"
+    assert plan.folder.rows("evals") == []
+
+
+def test_warnings_stay_on_the_console(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a user's process; pytest has some
+    with log_file(tmp_path / "attempt_1.log"):
+        logging.getLogger("harness.rollout").warning("beyond the gate")
+        logging.getLogger("harness.rollout").info("resuming")
+    assert capfd.readouterr().err == "beyond the gate\n"
+    assert "beyond the gate" in (tmp_path / "attempt_1.log").read_text()
 
 
 def test_sigterm_in_a_real_process_ends_preempted_with_a_checkpoint(faults, tmp_path):

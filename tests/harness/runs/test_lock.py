@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -136,6 +137,15 @@ def test_who_lost_the_folder_writes_no_more_and_removes_nothing(path):
     assert path.exists()
 
 
+def test_a_host_name_that_changes_meanwhile_loses_nothing(path, monkeypatch):
+    lock = RunLock(path)
+    assert lock.acquire()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another-network")
+    lock.require()
+    lock.release()
+    assert not path.exists()
+
+
 def test_a_run_that_is_owned_is_busy(tiny_plan, tmp_path):
     plan = tiny_plan(tmp_path)
     write(plan.folder.path / "lock.json", **OTHER)
@@ -155,19 +165,20 @@ def test_a_run_finished_by_another_while_we_waited_is_not_run_again(tiny_plan, t
     assert attempt(plan, lambda plan, stop: pytest.fail("must not train"), StopRequest()) == "completed"
 
 
-def test_a_run_taken_over_while_it_slept_stops_and_leaves_the_status_alone(tiny_plan, tiny_train, tmp_path, monkeypatch):
+@pytest.mark.parametrize("before", ["evaluate", "record"])
+def test_a_run_taken_over_while_it_slept_writes_no_more(tiny_plan, tiny_train, tmp_path, monkeypatch, before):
     from harness.parts import Parts
 
     plan = tiny_plan(tmp_path)
-    record = Parts.record
+    write_next = getattr(Parts, before)
 
-    def taken_over(self, row):
+    def taken_over(self, *arguments):
         write(plan.folder.path / "lock.json", **OTHER)
         plan.folder.update_status(host="another")
-        record(self, row)
+        write_next(self, *arguments)
 
-    monkeypatch.setattr(Parts, "record", taken_over)
+    monkeypatch.setattr(Parts, before, taken_over)
     with pytest.raises(RuntimeError, match="taken over"):
         attempt(plan, tiny_train, StopRequest())
-    assert plan.folder.rows("metrics") == []
+    assert plan.folder.rows("metrics") == [] and bool(plan.folder.rows("evals")) == (before == "record")
     assert plan.folder.read_status()["state"] == "running" and plan.folder.read_status()["host"] == "another"

@@ -42,6 +42,18 @@ def test_changed_and_unknown_files_are_in_the_diff(checkout):
     assert "-x = 1\n+x = 2" in diff and "# untracked: new.py" in diff
 
 
+def test_the_diff_can_be_applied(checkout):
+    """A blank line of context at its end is part of it."""
+    git = ["git", "-C", checkout.parent]
+    checkout.write_text("x = 1\n\n")
+    subprocess.run([*git, "-c", "user.name=a", "-c", "user.email=a", "commit", "-qam", "blank"], check=True)
+    checkout.write_text("x = 2\n\n")
+    diff = provenance.dirty_diff()
+    subprocess.run([*git, "checkout", "-q", "."], check=True)
+    subprocess.run([*git, "apply"], input=diff, text=True, check=True)
+    assert checkout.read_text() == "x = 2\n\n"
+
+
 def test_code_that_lies_untracked_in_some_checkout_has_no_commit(checkout, monkeypatch):
     installed = checkout.parent / "site-packages.py"
     installed.write_text("")

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 import harness.store as store
-from harness.store import RunFolder, WriteError, append_rows, find_runs, read_json, read_rows, write_atomic, write_json
+from harness.store import (
+    RunFolder,
+    WriteError,
+    append_rows,
+    complete_steps,
+    find_runs,
+    read_json,
+    read_rows,
+    write_atomic,
+    write_json,
+)
 
 ROWS = [{"step": 1, "reward/mean": 0.25}, {"step": 2, "reward/mean": 0.5}]
 
@@ -155,6 +165,13 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(folder):
         path.write_text("x")
     folder.remove_leftovers()
     assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+
+def test_a_copy_kept_beside_checkpoints_is_none_of_them(folder):
+    for name in ("step=2", "step=10", "step=2.keep", "step=x"):
+        (folder.path / "checkpoints" / name).mkdir(parents=True)
+        (folder.path / "checkpoints" / name / "manifest.json").touch()
+    assert complete_steps(folder.path / "checkpoints") == [2, 10]
 
 
 def test_device_hours_add_up_each_attempt_with_its_own_ranks(folder):

@@ -114,6 +114,30 @@ def test_sync_replays_a_finished_run(undisturbed, tmp_path, capsys):
     assert kept == undisturbed.rows("metrics")
 
 
+@pytest.fixture
+def online(monkeypatch):
+    """What wandb.init was asked for, in place of a server."""
+    asked = {}
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setattr(wandb, "init", lambda **settings: asked.update(settings) or refuse())
+    return asked
+
+
+def test_online_without_a_key_asks_nothing(online, tiny_plan, tiny_train, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(wandb, "login", lambda prompt: prompt)
+    plan = tiny_plan(tmp_path, "tracker=wandb", "tracker.mode=online")
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    assert "no API key: wandb login" in caplog.text and not online
+
+
+def test_the_end_waits_for_a_server_for_a_minute_at_most(online, tiny_plan, tiny_train, tmp_path, monkeypatch):
+    monkeypatch.setattr(wandb, "login", lambda prompt: True)
+    plan = tiny_plan(tmp_path, "tracker=wandb", "tracker.mode=online")
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    assert online["mode"] == "online"
+    assert online["settings"].finish_timeout == 60 and online["settings"].finish_timeout_raises
+
+
 class Unreachable(Exception):
     pass
 
