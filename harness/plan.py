@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.planning.cost import GIB, GPUS, Rates, Work, assumed_rates, device_hours, disk_bytes, measured_rates, work
+from harness.planning.cost import GIB, GPUS, Rates, assumed_rates, device_hours, disk_bytes, measured_rates, work
 from harness.planning.memory import MOMENTS, Part, memory_parts, peak
 from harness.planning.shape import Shape, shape_config
 from harness.settings.command import exit_with
@@ -34,6 +34,8 @@ def main(words: list[str]) -> int:
     options = parser().parse_intermixed_args(words)
     plan = make_plan(options)
     if options.measure:
+        if plan["ranks"] > 1:
+            raise ValueError("--measure runs one process: leave cluster.ranks=… out")
         from harness.planning.measure import measure
 
         plan["measured"] = measure(plan["runs"][0]["overrides"])
@@ -45,19 +47,31 @@ def make_plan(options: argparse.Namespace) -> dict:
     from harness.settings.compose import compose_config, expand_model
 
     runs = cells(expand_model(options.overrides))
-    config, *_ = [compose_config(run) for run in {without_seed(run): run for run in runs}.values()]  # all are checked
+    distinct = {without_seed(run): run for run in runs}
+    composed = {key: compose_config(run) for key, run in distinct.items()}  # all are checked
+    points = {key: json.dumps(settings_of(config)) for key, config in composed.items()}  # mostly methods alone differ
+    estimates = {point: estimate(composed[key], options) for key, point in points.items()}
+    fullest = max(estimates.values(), key=lambda one: one["memory"]["peak_device"])
+    return fullest | {
+        "runs": [{"overrides": run} for run in runs],
+        "num_points": len(estimates),
+        "device_hours": summed_hours([estimates[points[without_seed(run)]] for run in runs]),
+    }
+
+
+def estimate(config: Config, options: argparse.Namespace) -> dict:
+    """Of one run."""
     shape = Shape(shape_config(config.model))
     rates, mean_response = choose_rates(options, config, shape)
     tokens, parts = work(config, mean_response), memory_parts(config, shape)
     return {
-        "runs": [{"overrides": run} for run in runs],
         "steps": config.train.steps,
         "model": {"path": config.model.path, "parameters": shape.num_parameters, "active": shape.num_active},
         "ranks": config.cluster.ranks,
         "tokens": {"mean_response": mean_response} | asdict(tokens),
         "memory": memory_record(parts, options.gpu),
         "disk": disk_bytes(config, shape, tokens),
-        "device_hours": hours_record(rates, tokens, len(runs)),
+        "device_hours": rates and {"each": device_hours(tokens, rates), "rates": asdict(rates)},
         "settings": settings_of(config),
     }
 
@@ -107,26 +121,31 @@ def memory_record(parts: list[Part], gpu: str | None) -> dict:
     return record
 
 
-def hours_record(rates: Rates | None, tokens: Work, num_runs: int) -> dict | None:
-    if rates is None:
+def summed_hours(runs: list[dict]) -> dict | None:
+    """`each` is the mean over runs; the rates are the first one's."""
+    hours = [run["device_hours"] for run in runs]
+    if None in hours:
         return None
-    each = device_hours(tokens, rates)
-    return {"each": round(each, 2), "all": round(each * num_runs, 1), "rates": asdict(rates)}
+    total = sum(each["each"] for each in hours)
+    return {"each": round(total / len(runs), 2), "all": round(total, 1), "rates": hours[0]["rates"]}
 
 
 def settings_of(config: Config) -> dict:
+    """What decides a run's cost: all but method and seed."""
     record = asdict(config)
-    record.pop("method")
+    del record["method"], record["seed"]
     return record
 
 
 def lines(plan: dict) -> list[str]:
     """The plan as people read it."""
     model, tokens, memory, hours = plan["model"], plan["tokens"], plan["memory"], plan["device_hours"]
+    several = plan["num_points"] > 1
     active = f", {model['active'] / 1e9:.2f} B active" if model["active"] != model["parameters"] else ""
     sampled, evaluated = (f"{tokens[key] / 1e6:,.1f} M" for key in ("sampled", "evaluated"))
     shown = [
         f"{len(plan['runs'])} runs of {plan['steps']} steps, {plan['ranks']} rank(s) each",
+        *([f"  at {plan['num_points']} settings; what follows is of the one that needs most memory"] if several else []),
         *(f"  {' '.join(run['overrides'])}" for run in plan["runs"][:3]),
         *(["  …"] if len(plan["runs"]) > 3 else []),
         f"model {model['path']}: {model['parameters'] / 1e9:.3f} B parameters{active}",
@@ -137,7 +156,8 @@ def lines(plan: dict) -> list[str]:
         "disk of a run: " + ", ".join(f"{name} {amount(size)}" for name, size in plan["disk"].items() if size),
     ]
     if hours:
-        shown.append(f"device-hours: {hours['each']:,} a run, {hours['all']:,} in all ({hours['rates']['source']})")
+        mean = " on average" if several else ""
+        shown.append(f"device-hours: {hours['each']:,} a run{mean}, {hours['all']:,} in all ({hours['rates']['source']})")
     else:
         shown.append("device-hours: name a measured run with --like RUN, or a GPU with --gpu")
     return shown + measured_lines(plan)

@@ -89,7 +89,8 @@ def assumed_rates(gpu: Gpu, config: Config, shape: Shape, mean_response: float) 
     checkpointing), memory traffic bounds decoding (all weights and the rows' keys and values at each token)."""
     prompt = config.rollout.max_prompt_length / 2
     operations = (8 if config.cluster.activation_checkpointing else 6) * shape.num_active * (1 + prompt / mean_response)
-    rows = min(config.rollout.max_rows, config.train.prompts_per_step * config.train.group_size)
+    waiting = config.train.prompts_per_step * config.train.group_size / config.cluster.ranks
+    rows = min(config.rollout.max_rows, waiting)
     size = size_of(config.rollout.precision)
     traffic = size * (shape.num_parameters + rows * shape.kv_elements() * (prompt + mean_response / 2))
     source = f"assumed: {LEARNER_SHARE:.0%} of peak arithmetic, {ROLLOUT_SHARE:.0%} of peak memory traffic; not measured here"

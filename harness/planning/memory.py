@@ -90,10 +90,10 @@ def engine_parts(config: Config, shape: Shape) -> Iterator[Part]:
         return
     if rollout.precision != config.model.dtype or config.cluster.ranks > 1:
         yield Part("rollout weights", shape.num_parameters * size_of(rollout.precision), MOMENTS)
-    rows = decoded_rows(config)
-    tokens = rows * (rollout.max_prompt_length + rollout.max_response_length)
+    lengths = {decoded_rows(config): rollout.max_response_length, evaluated_rows(config): config.eval.max_response_length}
+    tokens = max(rows * (rollout.max_prompt_length + length) for rows, length in lengths.items())
     yield Part("KV cache", tokens * shape.kv_elements() * size_of(rollout.precision), (SAMPLING,))
-    yield Part("sampling", DECODE_BYTES * rows * shape.vocab_size, (SAMPLING,))
+    yield Part("sampling", DECODE_BYTES * max(lengths) * shape.vocab_size, (SAMPLING,))
 
 
 def decoded_rows(config: Config) -> int:
@@ -102,6 +102,14 @@ def decoded_rows(config: Config) -> int:
     waiting = train.prompts_per_step * train.group_size * (rollout.lag + 1) // config.cluster.ranks
     groups = max(1, rollout.max_rows // train.group_size)
     return min(waiting, groups * train.group_size)
+
+
+def evaluated_rows(config: Config) -> int:
+    """As many, of evaluations: whole questions within eval.max_rows."""
+    if not config.eval.benchmarks:
+        return 0
+    questions = max(1, min(config.eval.max_rows, config.rollout.max_rows) // config.eval.n)
+    return -(-questions * config.eval.n // config.cluster.ranks)
 
 
 def records(config: Config) -> Part:

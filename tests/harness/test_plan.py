@@ -55,6 +55,24 @@ def test_everything_is_counted_before_anything_is_queued(capsys):
     assert "not measured" in found["device_hours"]["rates"]["source"]
 
 
+def test_runs_that_differ_are_added_up(capsys):
+    words = ("experiment=qwen3_0p6b_1gpu", "method=grpo", "seed=1", "--gpu", "h100")
+    hours = [record(capsys, *words, f"train.steps={steps}")["device_hours"]["all"] for steps in ("300", "3000", "300,3000")]
+    assert hours[2] == pytest.approx(hours[0] + hours[1], rel=0.02) and hours[1] > 5 * hours[0]
+    assert record(capsys, *words, "train.steps=3000,300")["device_hours"]["all"] == hours[2]
+
+
+def test_evaluations_need_their_cache_too():
+    shape = Shape(shape_config(compose_config([]).model))
+    cache = lambda *more: {part.name: part.bytes for part in memory_parts(compose_config(more), shape)}["KV cache"]
+    assert cache("eval.max_response_length=200") > cache() > cache("eval.max_response_length=10") == cache("eval.benchmarks=[]")
+
+
+def test_only_one_process_is_measured():
+    with pytest.raises(ValueError, match="leave cluster.ranks"):
+        plan.main(["--measure", "cluster.ranks=2"])
+
+
 def test_ranks_share_what_is_sharded_and_offloading_moves_the_optimizer():
     words = ["experiment=qwen3_8b_base", "method=cppo"]
     shape = Shape(shape_config(compose_config(words).model))
