@@ -15,6 +15,7 @@ with importing():
     from omegaconf.errors import OmegaConfBaseException
 
     from harness.settings import compose
+    from harness.settings.command import disk_trouble
     from harness.settings.provenance import remember_command_line
     from slurm import launcher
 
@@ -39,3 +40,5 @@ if __name__ == "__main__":
         main()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         sys.exit(compose.explain(error))
+    except OSError as error:
+        sys.exit(disk_trouble(error))

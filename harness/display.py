@@ -219,6 +219,8 @@ def closing_lines(plans: list[RunPlan]) -> list[str]:
         status = plan.folder.read_status() or {}
         if status.get("state") == "failed":
             lines.append(f"failed: {plan.folder.path}: {status.get('reason')} (traceback in its logs/)")
+        elif owner := plan.folder.lock.owner():
+            lines.append(f"at work: {plan.folder.path}: process {owner['pid']} on {owner['host']}")
     if done < len(plans):
         return [*lines, "next: the same command again resumes what is not done"]
     return [*lines, f"next: python -m analysis {plans[0].config.runs_dir} --out results"]

@@ -91,7 +91,19 @@ def read_job(words: Sequence[str]) -> Job:
     own = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
     config = compose_config([*default_data(own), *expand_model(own)])
     check_model(config.model)
+    if trained and not {word.partition("=")[0] for word in arguments.overrides} & {"eval", "eval.root", "eval.template"}:
+        check_files(trained, config)
     return Job(config, trained, arguments.out)
+
+
+def check_files(trained: Trained, config: Config) -> None:
+    """ValueError if a benchmark or template that the run brings no longer reads as it did."""
+    stored, present = trained.config["settings"]["eval"], eval_settings(config.eval)
+    changed = [name for name, content in present["root"].items() if stored["root"].get(name, content) != content]
+    changed += [config.eval.template] if present["template"] != stored["template"] else []
+    if changed:
+        remedy = "put it back, or choose anew (eval=… eval.template=…)"
+        raise ValueError(f"{', '.join(changed)}: not what {trained.run} was evaluated with: {remedy}")
 
 
 def default_data(overrides: Sequence[str]) -> list[str]:

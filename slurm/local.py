@@ -92,8 +92,16 @@ class _Sweep:
                 self.start_worker(min(set(range(num_workers)) - self.workers.keys()))
             display.update()
             if not self.workers:
+                if waiting:
+                    self.say_last_words(display)
                 return
             self.doze()
+
+    def say_last_words(self, display: Display) -> None:
+        """Of workers that could not write into their runs' folders why they left them."""
+        outputs = [path.read_text(errors="replace").strip() for path in sorted(self.folder.glob("*_log.err"))]
+        for line in dict.fromkeys(text.splitlines()[-1] for text in outputs if text):
+            display.note(line)
 
     def doze(self) -> None:
         """Until it is time to look at the runs again, or a worker has ended."""

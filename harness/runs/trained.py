@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.learning.model import load_model, model_fingerprint
+from harness.learning.model import load_model, model_fingerprint, model_folder
 from harness.runs.checkpoint import complete_steps, damage, read_manifest, restore_model
 from harness.runs.tensor_file import TensorFile
 from harness.settings.config import ModelConfig
@@ -37,6 +37,8 @@ class Trained:
     def load(self) -> nn.Module:
         """The model with the checkpoint's weights; ValueError when the run's base model or the checkpoint is not what it was."""
         model, expected = self.model_config, self.config["settings"]["model"]["path"]
+        if "@" not in expected and not Path(model_folder(model.path)).is_dir():
+            raise ValueError(f"{model.path}, which {self.run} started from, is not there any more: put it back, or a link to it")
         if model_fingerprint(model.path, model.revision) != expected:
             raise ValueError(f"{model.path} is no longer the model that {self.run} started from: put that one back")
         if problems := damage(self.folder, read_manifest(self.folder)):

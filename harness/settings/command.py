@@ -10,6 +10,8 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.store import REMEDIES
+
 
 def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
     """Run `main` on the command line's words. A user's error ends in status 1 and its message; others keep their traceback."""
@@ -23,7 +25,16 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
     except BrokenPipeError:  # the reader (head, less) has seen enough; Python would complain once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        sys.exit(disk_trouble(error))
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     sys.exit(status)
+
+
+def disk_trouble(error: OSError) -> str:
+    """The line for a disk that is full, read-only or not where it should be; any other error is raised again."""
+    if error.errno not in REMEDIES:
+        raise error
+    return f"error: {error}"

@@ -85,9 +85,12 @@ class RunPlan:
             | hashes
             | {"data_fingerprints": self.data_fingerprints, "settings": self.settings}
             | {"operational": operational(self.config)}
-            | {"paths": {"model": self.config.model.path, "data": self.config.data.path, "eval": self.config.eval.root}}
+            | {"paths": {name: whole_path(path) for name, path in self.paths().items()}}
             | {"prompts": self.prompts(), "allowed_overlap": check_overlap(self.config)}
         )
+
+    def paths(self) -> dict[str, str | None]:
+        return {"model": self.config.model.path, "data": self.config.data.path, "eval": self.config.eval.root}
 
     def prompts(self) -> dict[str, dict]:
         """Templates by name and hash, chat template and stop tokens, of training and of evaluation."""
@@ -104,6 +107,11 @@ class RunPlan:
                 f"{self.folder.path} was written under another config "
                 f"(hash {stored.get('config_hash')}, now {self.config_hash}): move that folder away, or choose another runs_dir"
             )
+
+
+def whole_path(path: str | None) -> str | None:
+    """A file or folder here as other folders see it; a hub id or builtin:… as it is."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
 def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -> RunPlan:

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from evals import prompts
 from harness import evaluate as command
 from harness import rescore
 from harness.evaluation import Sample, eval_rows, powers, read_samples, save_samples, summaries
+from harness.learning.model import model_folder
+from harness.settings import identity
 from harness.store import RunFolder, read_json
 
 
@@ -112,6 +115,39 @@ def test_a_run_brings_its_settings_unless_a_group_is_chosen_anew(small_run):
     assert (other.eval.template, other.eval.max_response_length) == ("raw", 90)
     with pytest.raises(ValueError, match="its own model"):
         command.read_job([f"--run={small_run}", "model=chain"])
+
+
+def test_files_of_a_run_that_read_otherwise_now_are_refused(run_small, write_problems, tmp_path):
+    problems, template = write_problems(tmp_path / "bench.jsonl", 3), tmp_path / "template.txt"
+    template.write_text("{problem}")
+    own = (f"eval.benchmarks=['jsonl:{problems}']", f"eval.template={template}")
+    run = run_small(tmp_path / "runs", *own)
+    command.read_job([f"--run={run}"])
+    cleared()
+    template.write_text("90-{problem}")
+    with pytest.raises(ValueError, match=r"template.txt: not what .* was evaluated with: put it back"):
+        command.read_job([f"--run={run}"])
+    template.write_text("{problem}")
+    problems.write_text(problems.read_text().replace('"answer": "', '"answer": "1'))
+    cleared()
+    with pytest.raises(ValueError, match=r"bench.jsonl: not what .* was evaluated with"):
+        command.read_job([f"--run={run}"])
+    assert command.read_job([f"--run={run}", *own, "eval=chain"]).config.eval.benchmarks
+
+
+def cleared():
+    """As in a new process."""
+    for read_once in (identity.benchmark_fingerprint, prompts.template_text):
+        read_once.cache_clear()
+
+
+def test_a_run_whose_model_is_gone_says_so(run_small, tmp_path):
+    model = shutil.copytree(model_folder("builtin:chain"), tmp_path / "model")
+    run = run_small(tmp_path / "runs", "model=hf", f"model.path={model}")
+    assert read_json(run / "config.json")["paths"]["model"] == str(model)
+    model.rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is not there any more"):
+        command.find_trained(run, "last").load()
 
 
 def test_real_benchmarks_bring_the_lengths_and_template_of_real_problems():

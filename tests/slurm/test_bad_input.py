@@ -92,3 +92,27 @@ def test_dry_run_shows_the_plan_and_imports_no_heavy_library(tmp_path):
     assert "4 runs" in result.stdout and "nothing but method and seed differs" in result.stdout
     assert "method.delta" in result.stdout and "train.lr: 0.0002" in result.stdout
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("words", [(), ("-m",)], ids=["one run", "sweep"])
+@pytest.mark.parametrize("place", ["runs", "runs/default"])
+def test_a_folder_that_is_a_file(place, words, tmp_path, run_harness):
+    """In a sweep a worker hits on it, or already Hydra."""
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    result = run_harness(*words, "method=grpo", "seed=1", f"runs_dir={tmp_path}/runs")
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert str(tmp_path / place) in result.stderr, result.stderr
+
+
+def test_a_run_that_another_process_works_on_is_named(tmp_path, run_harness):
+    from harness.store import RunLock
+
+    words = ("-m", "method=grpo", "seed=1", f"runs_dir={tmp_path}")
+    shown = run_harness(*words, "harness.dry_run=true").stdout
+    (folder,) = [word for word in shown.split() if "seed=1-" in word]
+    lock = RunLock(tmp_path / folder.removeprefix(f"{tmp_path}/") / "lock.json")
+    assert lock.acquire()
+    result = run_harness(*words)
+    lock.release()
+    assert result.returncode != 0 and f"at work: {lock.path.parent}: process" in result.stdout
