@@ -7,13 +7,13 @@ Exits with 1 on a miss, or on a case that can't be run.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import defaultdict
 
+from harness.settings.command import exit_with
 from harness.vectors import Outcome, check_case, load_cases
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.check", description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", metavar="FILE", help="vector files (JSON)")
     outcomes = []
@@ -43,4 +43,4 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import sys
 import threading
@@ -223,7 +224,7 @@ def closing_lines(plans: list[RunPlan]) -> list[str]:
             lines.append(f"at work: {plan.folder.path}: process {owner['pid']} on {owner['host']}")
     if done < len(plans):
         return [*lines, "next: the same command again resumes what is not done"]
-    return [*lines, f"next: python -m analysis {plans[0].config.runs_dir} --out results"]
+    return [*lines, f"next: python -m analysis {shlex.quote(plans[0].config.runs_dir)} --out results"]
 
 
 def states(group: list[RunPlan]) -> str:

@@ -32,7 +32,7 @@ from harness.rollout.records import RolloutEngine
 from harness.runs.trained import Trained, find_trained
 from harness.settings.command import exit_with
 from harness.settings.compose import compose_config, expand_model
-from harness.settings.config import Config
+from harness.settings.config import Config, require
 from harness.settings.identity import content_hash, eval_settings
 from harness.settings.provenance import provenance
 from harness.store import ROW_KEYS, RunLock, append_rows, now, read_json, read_rows, write_json
@@ -91,6 +91,7 @@ def read_job(words: Sequence[str]) -> Job:
     own = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
     config = compose_config([*default_data(own), *expand_model(own)])
     check_model(config.model)
+    require(bool(config.eval.benchmarks), "eval.benchmarks", config.eval.benchmarks, "name one at least")
     if trained and not {word.partition("=")[0] for word in arguments.overrides} & {"eval", "eval.root", "eval.template"}:
         check_files(trained, config)
     return Job(config, trained, arguments.out)

@@ -138,8 +138,10 @@ def make_tracker(config: TrackerConfig, plan: RunPlan) -> Tracker:
 
 def sync(roots: list[Path], config: TrackerConfig) -> list[str]:
     """Replay stored runs into wandb; what was there under the same ids is replaced. Returns what failed."""
-    failed = []
-    for folder in find_runs(*roots):
+    failed, folders = [], list(find_runs(*roots))
+    if not folders:
+        raise ValueError(f"no runs under {', '.join(map(str, roots))}: give run folders, or folders that hold them")
+    for folder in folders:
         tracker = WandbTracker(folder, folder.read_config(), config, resume=None)
         evaluations = {row["step"]: row for row in evaluation_summaries(folder.rows("evals"))}
         rows = {row["step"]: row for row in folder.rows("metrics")}

@@ -70,7 +70,12 @@ class Outcome:
 
 
 def load_cases(path: str | Path) -> list[dict]:
-    return json.loads(Path(path).read_text(encoding="utf-8"))["cases"]
+    """ValueError for a file that is not there or holds no cases."""
+    try:
+        cases = json.loads(Path(path).read_text(encoding="utf-8"))["cases"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no cases: give a file like tests/vectors.json") from error
+    return cases
 
 
 def check_case(case: dict) -> Outcome:

@@ -84,6 +84,10 @@ def test_a_file_without_cases_does_not_pass(tmp_path):
     path = tmp_path / "empty.json"
     path.write_text('{"cases": []}')
     assert main([str(path)]) == 1
+    path.write_text("{}")
+    for wrong in (path, tmp_path / "nowhere.json"):
+        with pytest.raises(ValueError, match="holds no cases"):
+            main([str(wrong)])
 
 
 @pytest.mark.parametrize("key, value", [("set_ids", [[[0]]]), ("tv", [[1.0]]), ("kl_direction", [[1.0, 1.0, 1.0]])])
