@@ -63,7 +63,7 @@ def load(
         raise InputError(
             "runs of one comparison group differ in more than method and seed:\n  " + "\n  ".join(mixed) + "\n"
             "give the folders of one setting, or name the other setting's runs as another experiment; "
-            "--allow-mixed compares them anyway and says so on every page"
+            "--allow-mixed compares them anyway, a seed of a method once, and says so on every page"
         )
     refuse_seeds_twice(runs)
     tables = [tuple(read_table(run, folder, name, cache, rows) for name in ("metrics", "evals")) for run, folder in pairs]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from harness import importing
+from harness.importing import importing
 
 with importing():
     import hydra

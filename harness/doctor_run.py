@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 
 from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, find_runs, read_json
@@ -119,7 +120,7 @@ def check_samples(folder: RunFolder) -> Iterator[str]:
             with gzip.open(path, "rt") as file:
                 for line in file:
                     json.loads(line)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             yield f"samples/{path.name} is damaged ({error})"
     missing = sorted({row["step"] for row in folder.rows("evals")} - samples.keys()) if samples else []
     if missing:

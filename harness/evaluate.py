@@ -88,20 +88,26 @@ def read_job(words: Sequence[str]) -> Job:
     parser.add_argument("overrides", nargs="*", help="settings, as for python -m harness")
     arguments = parser.parse_intermixed_args(words)
     trained = find_trained(arguments.run, arguments.step) if arguments.run else None
+    if trained:
+        trained.require_model()
     own = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
     config = compose_config([*default_data(own), *expand_model(own)])
     check_model(config.model)
     require(bool(config.eval.benchmarks), "eval.benchmarks", config.eval.benchmarks, "name one at least")
-    if trained and not {word.partition("=")[0] for word in arguments.overrides} & {"eval", "eval.root", "eval.template"}:
-        check_files(trained, config)
+    if trained:
+        check_files(trained, config, {word.partition("=")[0].lstrip("+") for word in arguments.overrides})
     return Job(config, trained, arguments.out)
 
 
-def check_files(trained: Trained, config: Config) -> None:
-    """ValueError if a benchmark or template that the run brings no longer reads as it did."""
-    stored, present = trained.config["settings"]["eval"], eval_settings(config.eval)
-    changed = [name for name, content in present["root"].items() if stored["root"].get(name, content) != content]
-    changed += [config.eval.template] if present["template"] != stored["template"] else []
+def check_files(trained: Trained, config: Config, chosen: set[str]) -> None:
+    """ValueError if a benchmark or template that the run brings, and nobody has chosen anew, no longer reads as it did."""
+    if "eval" in chosen:
+        return
+    stored, present, changed = trained.config["settings"]["eval"], eval_settings(config.eval), []
+    if "eval.root" not in chosen:
+        changed += [name for name, content in present["root"].items() if stored["root"].get(name, content) != content]
+    if "eval.template" not in chosen and present["template"] != stored["template"]:
+        changed.append(config.eval.template)
     if changed:
         remedy = "put it back, or choose anew (eval=… eval.template=…)"
         raise ValueError(f"{', '.join(changed)}: not what {trained.run} was evaluated with: {remedy}")
@@ -133,25 +139,23 @@ def run_job(job: Job) -> Path:
     """Evaluate what is left and return the folder: evaluation.json, evals.jsonl, samples/ as in a run's folder."""
     check_answers(job.config)
     folder = job.folder()
-    if is_complete(read_record(job, folder), folder):
+    if is_complete(read_record(job, folder)):
+        print(f"already complete: {folder}", file=sys.stderr)
         return folder
     lock = RunLock(folder / "lock.json")
     if not lock.acquire():
         raise ValueError(f"another process is at work in {folder}: wait for it, or give another --out")
     try:
         record = read_record(job, folder)  # again: another process may have ended in between
-        if not is_complete(record, folder):
+        if not is_complete(record):
             sample_rest(job, folder, record)
     finally:
         lock.release()
     return folder
 
 
-def is_complete(record: dict, folder: Path) -> bool:
-    complete = record.get("state") == "completed"
-    if complete:
-        print(f"already complete: {folder}", file=sys.stderr)
-    return complete
+def is_complete(record: dict) -> bool:
+    return record.get("state") == "completed"
 
 
 def read_record(job: Job, folder: Path) -> dict:

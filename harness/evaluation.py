@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -153,9 +154,7 @@ def read_samples(path: Path) -> list[Sample]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             samples = [Sample(**json.loads(line)) for line in lines]
-    except FileNotFoundError:
-        raise
-    except (TypeError, ValueError, EOFError, OSError) as error:
+    except (TypeError, ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged, or of another version ({error}): move it away") from error
     if not samples:
         raise ValueError(f"{path} holds no samples: move it away")

@@ -36,6 +36,8 @@ def main(words: list[str]) -> int:
     if options.measure:
         if plan["ranks"] > 1:
             raise ValueError("--measure runs one process: leave cluster.ranks=… out")
+        if plan["num_points"] > 1:
+            raise ValueError(f"--measure runs one setting, and these are {plan['num_points']}: sweep over method and seed alone")
         from harness.planning.measure import measure
 
         plan["measured"] = measure(plan["runs"][0]["overrides"])
@@ -50,7 +52,8 @@ def make_plan(options: argparse.Namespace) -> dict:
     distinct = {without_seed(run): run for run in runs}
     composed = {key: compose_config(run) for key, run in distinct.items()}  # all are checked
     points = {key: json.dumps(settings_of(config)) for key, config in composed.items()}  # mostly methods alone differ
-    estimates = {point: estimate(composed[key], options) for key, point in points.items()}
+    unique = {point: composed[key] for key, point in points.items()}
+    estimates = {point: estimate(config, options) for point, config in unique.items()}
     fullest = max(estimates.values(), key=lambda one: one["memory"]["peak_device"])
     return fullest | {
         "runs": [{"overrides": run} for run in runs],
@@ -140,14 +143,14 @@ def settings_of(config: Config) -> dict:
 def lines(plan: dict) -> list[str]:
     """The plan as people read it."""
     model, tokens, memory, hours = plan["model"], plan["tokens"], plan["memory"], plan["device_hours"]
-    several = plan["num_points"] > 1
+    several, each = plan["num_points"] > 1, f"of {plan['steps']} steps, {plan['ranks']} rank(s) each"
     active = f", {model['active'] / 1e9:.2f} B active" if model["active"] != model["parameters"] else ""
     sampled, evaluated = (f"{tokens[key] / 1e6:,.1f} M" for key in ("sampled", "evaluated"))
     shown = [
-        f"{len(plan['runs'])} runs of {plan['steps']} steps, {plan['ranks']} rank(s) each",
-        *([f"  at {plan['num_points']} settings; what follows is of the one that needs most memory"] if several else []),
+        f"{len(plan['runs'])} runs " + (f"at {plan['num_points']} settings" if several else each),
         *(f"  {' '.join(run['overrides'])}" for run in plan["runs"][:3]),
         *(["  …"] if len(plan["runs"]) > 3 else []),
+        *([f"the setting that needs most memory, {each}:"] if several else []),
         f"model {model['path']}: {model['parameters'] / 1e9:.3f} B parameters{active}",
         f"response tokens of a run, {tokens['mean_response']:.0f} each: {sampled} to learn from, {evaluated} in evaluations",
         "",

@@ -94,7 +94,7 @@ def start(folder: RunFolder, record: dict, config: TrackerConfig, resume: str | 
     import wandb
 
     if config.mode == "online" and not wandb.login(prompt=False):  # whose question a live table would hide
-        raise RuntimeError("no API key: wandb login")
+        raise RuntimeError("no API key (wandb login), or WANDB_MODE says otherwise")
     bounded = {"finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
     quiet = {"console": "off", "x_disable_stats": True, "x_disable_meta": True, "disable_git": True, "disable_code": True}
     run = wandb.init(

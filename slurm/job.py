@@ -12,8 +12,8 @@ from pathlib import Path
 
 import submitit
 
-from harness import importing
 from harness.distributed import here, join
+from harness.importing import importing
 from harness.runs.attempt import BUSY, StopRequest, attempt
 from harness.settings.compose import compose_plan
 from harness.settings.identity import RunPlan

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,9 +20,9 @@ from pathlib import Path
 import submitit
 from submitit.helpers import TorchDistributedEnvironment
 
-from harness import importing
 from harness.display import Display
 from harness.distributed import here, join
+from harness.importing import importing
 from harness.runs.attempt import StopRequest, attempt
 from harness.settings.config import ClusterConfig
 from harness.settings.identity import RunPlan
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 NO_LIMIT_MINUTES = 60 * 24 * 365
+LAST_WORDS = re.compile(r" failed: |^\w+(Error|Exception)\b")
 MAX_DEATHS = 2  # workers that may die on a sweep's runs, for each run
 
 
@@ -99,8 +101,8 @@ class _Sweep:
 
     def say_last_words(self, display: Display) -> None:
         """Of workers that could not write into their runs' folders why they left them."""
-        outputs = [path.read_text(errors="replace").strip() for path in sorted(self.folder.glob("*_log.err"))]
-        for line in dict.fromkeys(text.splitlines()[-1] for text in outputs if text):
+        outputs = [path.read_text(errors="replace").splitlines() for path in sorted(self.folder.glob("*_log.err"))]
+        for line in dict.fromkeys(line for lines in outputs for line in lines if LAST_WORDS.search(line)):
             display.note(line)
 
     def doze(self) -> None:

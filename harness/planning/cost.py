@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from evals import benchmarks
-from harness.planning.memory import size_of
+from harness.planning.memory import num_questions, size_of
 from harness.planning.shape import Shape
 from harness.settings.config import Config
 from harness.store import RunFolder
@@ -61,13 +60,8 @@ def work(config: Config, mean_response: float) -> Work:
     train, evaluation = config.train, config.eval
     sampled = int(train.steps * train.prompts_per_step * train.group_size * mean_response)
     num_evaluations = 2 + (train.steps - 1) // evaluation.every if evaluation.benchmarks else 0
-    num_samples = sum(num_problems(name, evaluation.root) for name in evaluation.benchmarks) * evaluation.n
+    num_samples = num_questions(config) * evaluation.n
     return Work(sampled, sampled, int(num_evaluations * num_samples * min(mean_response, evaluation.max_response_length)))
-
-
-def num_problems(name: str, root: str | None) -> int:
-    known = benchmarks.BENCHMARKS.get(name)
-    return known.size if known else len(benchmarks.load(name, root))
 
 
 def measured_rates(folder: Path) -> tuple[Rates, float]:

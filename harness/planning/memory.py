@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from evals import benchmarks
 from harness.planning.shape import Shape
 from harness.settings.config import Config
 
@@ -90,10 +91,11 @@ def engine_parts(config: Config, shape: Shape) -> Iterator[Part]:
         return
     if rollout.precision != config.model.dtype or config.cluster.ranks > 1:
         yield Part("rollout weights", shape.num_parameters * size_of(rollout.precision), MOMENTS)
-    lengths = {decoded_rows(config): rollout.max_response_length, evaluated_rows(config): config.eval.max_response_length}
-    tokens = max(rows * (rollout.max_prompt_length + length) for rows, length in lengths.items())
+    trained, evaluated = decoded_rows(config), evaluated_rows(config)
+    lengths = [(trained, rollout.max_response_length), (evaluated, config.eval.max_response_length)]
+    tokens = max(rows * (rollout.max_prompt_length + length) for rows, length in lengths)
     yield Part("KV cache", tokens * shape.kv_elements() * size_of(rollout.precision), (SAMPLING,))
-    yield Part("sampling", DECODE_BYTES * max(lengths) * shape.vocab_size, (SAMPLING,))
+    yield Part("sampling", DECODE_BYTES * max(trained, evaluated) * shape.vocab_size, (SAMPLING,))
 
 
 def decoded_rows(config: Config) -> int:
@@ -106,10 +108,14 @@ def decoded_rows(config: Config) -> int:
 
 def evaluated_rows(config: Config) -> int:
     """As many, of evaluations: whole questions within eval.max_rows."""
-    if not config.eval.benchmarks:
-        return 0
-    questions = max(1, min(config.eval.max_rows, config.rollout.max_rows) // config.eval.n)
-    return -(-questions * config.eval.n // config.cluster.ranks)
+    at_once = max(1, min(config.eval.max_rows, config.rollout.max_rows) // config.eval.n)
+    return -(-min(at_once, num_questions(config)) * config.eval.n // config.cluster.ranks)
+
+
+def num_questions(config: Config) -> int:
+    """Problems of one evaluation, all benchmarks together."""
+    known, root = benchmarks.BENCHMARKS, config.eval.root
+    return sum(known[name].size if name in known else len(benchmarks.load(name, root)) for name in config.eval.benchmarks)
 
 
 def records(config: Config) -> Part:

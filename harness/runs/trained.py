@@ -34,16 +34,20 @@ class Trained:
     def weights_hash(self) -> str:
         return read_manifest(self.folder)["files"]["model.safetensors"]
 
-    def load(self) -> nn.Module:
-        """The model with the checkpoint's weights; ValueError when the run's base model or the checkpoint is not what it was."""
+    def require_model(self) -> None:
+        """ValueError when the run's base model is not there, or not what it was."""
         model, expected = self.model_config, self.config["settings"]["model"]["path"]
         if "@" not in expected and not Path(model_folder(model.path)).is_dir():
             raise ValueError(f"{model.path}, which {self.run} started from, is not there any more: put it back, or a link to it")
         if model_fingerprint(model.path, model.revision) != expected:
             raise ValueError(f"{model.path} is no longer the model that {self.run} started from: put that one back")
+
+    def load(self) -> nn.Module:
+        """The model with the checkpoint's weights; ValueError when either is not what it was."""
+        self.require_model()
         if problems := damage(self.folder, read_manifest(self.folder)):
             raise ValueError(f"{self.folder} is damaged ({'; '.join(problems)}): choose another step")
-        module = load_model(model)
+        module = load_model(self.model_config)
         restore_model(module, TensorFile(self.folder / "model.safetensors"))
         return module
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -10,12 +12,13 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.store import REMEDIES
+from harness.store import REMEDIES, WriteError
 
 
 def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
     """Run `main` on the command line's words. A user's error ends in status 1 and its message; others keep their traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    atexit.register(gc.freeze)  # harness/importing.py
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
@@ -35,6 +38,6 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
 
 def disk_trouble(error: OSError) -> str:
     """The line for a disk that is full, read-only or not where it should be; any other error is raised again."""
-    if error.errno not in REMEDIES:
+    if not isinstance(error, WriteError) and error.errno not in REMEDIES:
         raise error
     return f"error: {error}"

@@ -147,7 +147,7 @@ def test_a_run_whose_model_is_gone_says_so(run_small, tmp_path):
     assert read_json(run / "config.json")["paths"]["model"] == str(model)
     model.rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="is not there any more"):
-        command.find_trained(run, "last").load()
+        command.read_job([f"--run={run}"])
 
 
 def test_real_benchmarks_bring_the_lengths_and_template_of_real_problems():
@@ -230,7 +230,11 @@ def test_stored_samples_come_back(tmp_path):
     assert path.read_bytes() == first
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"step": 1}\n' * 100)[:-9], b"not gzip"])
+FLIPPED = bytearray(gzip.compress(b'{"step": 1}\n', mtime=0))
+FLIPPED[10] ^= 0x06  # the type of the first block
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"step": 1}\n' * 100)[:-9], b"not gzip", FLIPPED])
 def test_a_damaged_samples_file_is_named(tmp_path, content):
     (tmp_path / "step=1.jsonl.gz").write_bytes(content)
     with pytest.raises(ValueError, match="step=1.jsonl.gz .*: move it away"):

@@ -65,12 +65,21 @@ def test_runs_that_differ_are_added_up(capsys):
 def test_evaluations_need_their_cache_too():
     shape = Shape(shape_config(compose_config([]).model))
     cache = lambda *more: {part.name: part.bytes for part in memory_parts(compose_config(more), shape)}["KV cache"]
-    assert cache("eval.max_response_length=200") > cache() > cache("eval.max_response_length=10") == cache("eval.benchmarks=[]")
+    trained = cache("eval.benchmarks=[]")
+    assert cache() == cache("eval.max_response_length=10") == trained  # 768 of one evaluation beside 960
+    rollout = compose_config([]).rollout
+    training = 960 * (rollout.max_prompt_length + rollout.max_response_length)
+    evaluation = 768 * (rollout.max_prompt_length + 264)
+    assert cache("eval.max_response_length=264") * training == trained * evaluation
+    same = ("train.prompts_per_step=32", "eval.n=2")  # as many rows of both
+    assert cache(*same, "eval.max_response_length=10") == cache(*same, "eval.benchmarks=[]")
 
 
 def test_only_one_process_is_measured():
     with pytest.raises(ValueError, match="leave cluster.ranks"):
         plan.main(["--measure", "cluster.ranks=2"])
+    with pytest.raises(ValueError, match="these are 2: sweep over method and seed alone"):
+        plan.main(["--measure", "method=cppo,grpo", "train.steps=2,3"])
 
 
 def test_ranks_share_what_is_sharded_and_offloading_moves_the_optimizer():

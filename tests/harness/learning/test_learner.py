@@ -137,7 +137,7 @@ def test_compiled_passes_over_logits_equal_plain_ones(softcap):
         torch.testing.assert_close(found, expected)
 
 
-def test_without_a_compiler_a_gpu_computes_as_before(monkeypatch, caplog):
+def test_want_of_a_compiler_is_said(monkeypatch, caplog):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(head, "which", lambda name: None)
     assert not head.can_compile.__wrapped__()

@@ -127,7 +127,7 @@ def test_online_without_a_key_asks_nothing(online, tiny_plan, tiny_train, tmp_pa
     monkeypatch.setattr(wandb, "login", lambda prompt: prompt)
     plan = tiny_plan(tmp_path, "tracker=wandb", "tracker.mode=online")
     assert attempt(plan, tiny_train, StopRequest()) == "completed"
-    assert "no API key: wandb login" in caplog.text and not online
+    assert "no API key (wandb login)" in caplog.text and not online
 
 
 def test_the_end_waits_for_a_server_for_a_minute_at_most(online, tiny_plan, tiny_train, tmp_path, monkeypatch):
