@@ -15,7 +15,8 @@ from pathlib import Path
 from analysis.options import folder as existing_folder
 from analysis.recordings import last_trace, own_budget
 from analysis.runs import InputError
-from harness.store import RunFolder, find_runs, strict, write_atomic, write_json
+from harness.files import strict, write_atomic, write_json
+from harness.store import RunFolder, find_runs
 
 PACKS = Path("docs/study")
 ENDING = ".json.gz"

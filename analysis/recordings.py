@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis.runs import Run
-from harness.store import RunFolder, by_step, read_json
+from harness.files import read_json
+from harness.store import RunFolder, by_step
 
 
 def agreement(runs: list[Run]) -> dict[str, float]:

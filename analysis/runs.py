@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.style import TUNED
-from harness.store import RunFolder, read_json
+from harness.files import read_json
+from harness.store import RunFolder
 
 TYPED = "python -m harness"  # how a command begins that a user gave; an attempt requeued by SLURM holds its launcher's instead
 # Of a status what is shown elsewhere than under provenance.

@@ -22,7 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.store import RunFolder, find_runs, read_json
+from harness.files import read_json
+from harness.store import RunFolder, find_runs
 
 SETTINGS = ("train.steps=6", "train.prompts_per_step=4", "checkpoint.every=2", "eval.every=3", "eval.benchmarks=[chain4]")
 QUIET = ("harness.display=none", "cluster.processes=2")

@@ -7,7 +7,8 @@ import json
 import zlib
 from collections.abc import Iterator
 
-from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, find_runs, read_json
+from harness.files import read_json
+from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, find_runs
 
 
 def run(words: list[str]) -> int:

@@ -13,9 +13,9 @@ from pathlib import Path
 from evals.graders import Grader
 from evals.metrics import length_quantiles, maj_at_k, mean_score, summarise
 from evals.records import Grade, Problem
+from harness.files import write_atomic
 from harness.rollout.records import RolloutEngine, Sampling, request_seed
 from harness.settings.config import EvalConfig
-from harness.store import write_atomic
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from evals.graders import Grade, Grader, make_grader
 from harness.data import step_problems, training_prompts
 from harness.distributed import ALONE, Ranks, here
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
+from harness.files import strict
 from harness.learning.divergence import require_complete
 from harness.learning.learner import Learner
 from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
@@ -34,7 +35,7 @@ from harness.runs.checkpoint import (
 )
 from harness.settings.config import ClusterConfig, Config
 from harness.settings.identity import RunPlan
-from harness.store import RunFolder, strict
+from harness.store import RunFolder
 from harness.telemetry.collapse import CollapseWatch, evaluation_means
 from harness.tracker import Tracker, make_tracker
 

@@ -16,8 +16,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from harness.files import strict, write_json
 from harness.settings.compose import compose_rule, shipped_rules
-from harness.store import RunFolder, by_step, find_runs, strict, write_json
+from harness.store import RunFolder, by_step, find_runs
 from harness.telemetry.record import read_minibatch
 from harness.telemetry.shadow import OWN, bucket_sums, summary
 from methods.base import Rule

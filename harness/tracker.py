@@ -19,10 +19,11 @@ from statistics import mean
 from omegaconf import OmegaConf
 
 import conf
+from harness.files import read_json, write_json
 from harness.settings.command import exit_with
 from harness.settings.config import TrackerConfig
 from harness.settings.identity import RunPlan
-from harness.store import RunFolder, find_runs, read_json, write_json
+from harness.store import RunFolder, find_runs
 from harness.telemetry.collapse import benchmark_means
 
 log = logging.getLogger(__name__)

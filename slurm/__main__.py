@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.store import RunFolder, now
+from harness.files import now
+from harness.store import RunFolder
 from slurm import scheduler
 from slurm.record import find_folders, read_submission
 from slurm.state import RESUBMITTED, RunState, is_bad, look

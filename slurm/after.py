@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.store import RunFolder, read_json
+from harness.files import read_json
+from harness.store import RunFolder
 from slurm import scheduler
 from slurm.record import job_here
 

@@ -14,10 +14,11 @@ import submitit
 
 from harness.distributed import here, join
 from harness.importing import importing
+from harness.lock import STALE_SECONDS
 from harness.runs.attempt import BUSY, StopRequest, attempt
 from harness.settings.compose import compose_plan
 from harness.settings.identity import RunPlan
-from harness.store import STALE_SECONDS, RunFolder
+from harness.store import RunFolder
 from slurm.scheduler import address_of_first_node
 
 log = logging.getLogger("harness.slurm")

@@ -23,10 +23,10 @@ from submitit.helpers import TorchDistributedEnvironment
 from harness.display import Display
 from harness.distributed import here, join
 from harness.importing import importing
+from harness.lock import born
 from harness.runs.attempt import StopRequest, attempt
 from harness.settings.config import ClusterConfig
 from harness.settings.identity import RunPlan
-from harness.store import born
 
 log = logging.getLogger(__name__)
 

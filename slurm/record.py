@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.store import RunFolder, read_json, write_json
+from harness.files import read_json, write_json
+from harness.store import RunFolder
 
 NAME = "slurm.json"
 

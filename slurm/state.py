@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.store import STALE_SECONDS, RunFolder
+from harness.lock import STALE_SECONDS
+from harness.store import RunFolder
 from slurm.record import Submission, read_submission
 from slurm.scheduler import Job, look_up
 

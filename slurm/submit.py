@@ -16,9 +16,9 @@ from pathlib import Path
 import submitit
 
 from harness.display import Display
+from harness.files import now, write_json
 from harness.settings.config import SlurmConfig
 from harness.settings.identity import RunPlan
-from harness.store import now, write_json
 from slurm import scheduler
 from slurm.after import OOM_VARIABLE
 from slurm.job import run, too_short

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 
 from analysis.runs import Run
-from harness.store import by_step, read_json
+from harness.files import read_json
+from harness.store import by_step
 
 MOST_BYTES = 4_200_000  # of all traces together
 PER_TOKEN = ("rollout_logprobs", "logprobs", "ratio", "divergence", "entropy")

@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from harness.distributed import here
+from harness.files import now, write_atomic, write_json
 from harness.runs.watch import Watch, watching
 from harness.settings.identity import RunPlan
 from harness.settings.provenance import dirty_diff, provenance
-from harness.store import RunFolder, now, write_atomic, write_json
+from harness.store import RunFolder
 
 log = logging.getLogger(__name__)
 

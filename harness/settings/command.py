@@ -12,7 +12,7 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.store import REMEDIES, WriteError
+from harness.files import REMEDIES, WriteError
 
 
 def exit_with(main: Callable[[list[str]], int]) -> NoReturn:

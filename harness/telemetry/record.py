@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from harness.files import write_atomic
 from harness.learning.divergence import PolicyPair
 from harness.learning.experience import response_keys
 from harness.learning.learner import Update
@@ -22,7 +23,6 @@ from harness.parts import Parts
 from harness.rollout.records import Rollout
 from harness.settings.compose import shipped_rules
 from harness.settings.config import RecordConfig
-from harness.store import write_atomic
 from harness.telemetry.shadow import OWN, Minibatch, bucket_sums, observe, six_digits, summary
 from methods import rule_name
 from methods.base import Decision, Rule

@@ -13,9 +13,10 @@ from evals import prompts
 from harness import evaluate as command
 from harness import rescore
 from harness.evaluation import Sample, eval_rows, powers, read_samples, save_samples, summaries
+from harness.files import read_json
 from harness.learning.model import model_folder
 from harness.settings import identity
-from harness.store import RunFolder, read_json
+from harness.store import RunFolder
 
 
 @pytest.fixture

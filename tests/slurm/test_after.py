@@ -5,7 +5,9 @@ import signal
 
 import pytest
 
-from harness.store import RunFolder, me, write_json
+from harness.files import write_json
+from harness.lock import me
+from harness.store import RunFolder
 from slurm import after
 
 KILLED, SEGFAULT = 128 + signal.SIGKILL, 128 + signal.SIGSEGV

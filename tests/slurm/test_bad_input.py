@@ -106,7 +106,7 @@ def test_a_folder_that_is_a_file(place, words, tmp_path, run_harness):
 
 
 def test_a_run_that_another_process_works_on_is_named(tmp_path, run_harness):
-    from harness.store import RunLock
+    from harness.lock import RunLock
 
     words = ("-m", "method=grpo", "seed=1", f"runs_dir={tmp_path}")
     shown = run_harness(*words, "harness.dry_run=true").stdout

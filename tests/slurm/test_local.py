@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from harness.files import write_json
 from harness.settings.compose import compose_plan
-from harness.store import RunFolder, find_runs, write_json
+from harness.store import RunFolder, find_runs
 from slurm.local import fewest_deaths_first
 
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from harness.files import write_json
 from harness.settings.compose import compose_plan
-from harness.store import write_json
 from slurm import scheduler
 from slurm.job import seconds_to_safe_point, too_short
 from slurm.record import Submission

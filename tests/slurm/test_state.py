@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from harness.store import RunFolder, write_json
+from harness.files import write_json
+from harness.store import RunFolder
 from slurm import __main__ as command
 from slurm import scheduler, state
 from slurm.record import Submission

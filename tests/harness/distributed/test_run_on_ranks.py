@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from evals import chain
+from harness.files import read_json
 from harness.runs.checkpoint import complete_steps
 from harness.settings.compose import compose_plan
-from harness.store import RunFolder, read_json
+from harness.store import RunFolder
 
 ROOT = Path(__file__).parents[3]
 TINY = (

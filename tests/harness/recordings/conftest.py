@@ -15,10 +15,10 @@ NOTHING = ["record.shadow_every=0", "record.batches_every=0"]
 
 def short_run(root, overrides: list[str]) -> SimpleNamespace:
     """Two steps of learning without evaluation, the first saved: the run's parts, folder, metrics and timers."""
+    from harness.files import write_json
     from harness.parts import build
     from harness.run import learn
     from harness.settings.compose import compose_plan
-    from harness.store import write_json
     from harness.telemetry.timing import Timer
 
     plan = compose_plan([*SMALL, *overrides, f"runs_dir={root}"])

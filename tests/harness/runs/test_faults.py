@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import harness.files as files
 import harness.runs.checkpoint as checkpoint
-import harness.store as store
 from harness.learning.learner import Learner
+from harness.lock import me
 from harness.parts import Parts
 from harness.rollout.decode import TransformersEngine
 from harness.runs.attempt import StopRequest, attempt, log_file
+from harness.store import find_runs
 
 QUICK = ("train.steps=4", "train.prompts_per_step=2", "eval.every=2", "eval.max_response_length=6", "checkpoint.every=1")
 
@@ -31,7 +33,7 @@ class FullDisk:
 
     def __init__(self, patch: pytest.MonkeyPatch, allowed: int):
         self.allowed, self.calls = allowed, 0
-        put, write_tensors, replace = store.put, checkpoint.write_tensors, os.replace
+        put, write_tensors, replace = files.put, checkpoint.write_tensors, os.replace
 
         def full_put(file, data):
             if self.is_full():
@@ -51,7 +53,7 @@ class FullDisk:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             replace(source, target)
 
-        patch.setattr(store, "put", full_put)
+        patch.setattr(files, "put", full_put)
         patch.setattr(checkpoint, "write_tensors", full_write)
         patch.setattr(os, "replace", full_replace)
 
@@ -75,7 +77,7 @@ def test_a_disk_that_fills_at_any_write(tiny_plan, tiny_train, undisturbed, faul
             FullDisk(patch, allowed)
             try:
                 state = attempt(plan, tiny_train, StopRequest())
-            except store.WriteError as error:
+            except files.WriteError as error:
                 assert str(tmp_path) in str(error) and "No space left on device" in str(error)
                 assert "free some space" in str(error) and "same command again" in str(error)
         after = acknowledged(plan.folder)
@@ -92,8 +94,8 @@ def test_a_read_only_folder(tiny_plan, tiny_train, tmp_path, monkeypatch, number
         raise OSError(number, os.strerror(number))
 
     plan = tiny_plan(tmp_path)
-    monkeypatch.setattr(store, "put", refuse)
-    with pytest.raises(store.WriteError, match=f"{tmp_path}.*choose another runs_dir"):
+    monkeypatch.setattr(files, "put", refuse)
+    with pytest.raises(files.WriteError, match=f"{tmp_path}.*choose another runs_dir"):
         attempt(plan, tiny_train, StopRequest())
 
 
@@ -193,7 +195,7 @@ def test_sigterm_in_a_real_process_ends_preempted_with_a_checkpoint(faults, tmp_
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 1
-    [run] = store.find_runs(tmp_path)
+    [run] = find_runs(tmp_path)
     status = run.read_status()
     assert (status["state"], status["reason"]) == ("preempted", "stopped before its last step (SIGTERM)")
     assert checkpoint.complete_steps(run.path / "checkpoints")[-1] == status["step"] == run.last_step()
@@ -343,7 +345,7 @@ def test_a_clock_that_jumps_changes_nothing_but_the_written_times(
 def test_the_seconds_of_a_killed_attempt_are_counted(tiny_plan, tiny_train, tmp_path):
     plan = tiny_plan(tmp_path)
     plan.folder.update_status(state="running", seconds=100.0, attempts=1)
-    (plan.folder.path / "lock.json").write_text(json.dumps(store.me() | {"born": "0", "seconds": 50.0}))
+    (plan.folder.path / "lock.json").write_text(json.dumps(me() | {"born": "0", "seconds": 50.0}))
     attempt(plan, tiny_train, StopRequest())
     assert 150 < plan.folder.read_status()["seconds"] < 300
 
@@ -376,7 +378,7 @@ def test_the_status_says_what_determinism_depends_on(undisturbed):
     status = undisturbed.read_status()
     assert status["cpu"] and status["threads"] == 1 and status["versions"]["torch"] == torch.__version__
     assert status["host"] and status["command"] and status["data_fingerprints"] and status["cores"] == os.cpu_count()
-    log = store.read_json(undisturbed.path / "logs" / "attempt_1.json")
+    log = files.read_json(undisturbed.path / "logs" / "attempt_1.json")
     assert (log["number"], log["state"], log["step"]) == (1, "completed", 3) and log["command"] == status["command"]
 
 
@@ -396,7 +398,7 @@ def test_two_identical_sweeps_at_once_share_the_work(faults, tmp_path):
     sweeps = [subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     for sweep in sweeps:
         sweep.wait()
-    runs = list(store.find_runs(tmp_path))
+    runs = list(find_runs(tmp_path))
     statuses = [run.read_status() for run in runs]
     assert sorted((status["method"], status["state"], status["attempts"]) for status in statuses) == [
         ("dppo", "completed", 1),

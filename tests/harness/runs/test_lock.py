@@ -12,9 +12,10 @@ import time
 
 import pytest
 
-import harness.store as store
+import harness.lock as lock_module
+from harness.files import read_json
+from harness.lock import RunLock, me
 from harness.runs.attempt import BUSY, StopRequest, attempt
-from harness.store import RunLock, me, read_json
 
 OTHER = {"host": "another", "namespace": "pid:[1]", "pid": 1, "born": "1"}
 
@@ -26,7 +27,7 @@ def path(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick_heartbeats(monkeypatch):
-    monkeypatch.setattr(store, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.05)
 
 
 def write(path, **lock):
@@ -49,7 +50,7 @@ def test_one_owner_at_a_time(path):
 
 
 def test_of_many_at_once_one_gets_it(path):
-    script = "import sys; from pathlib import Path; from harness.store import RunLock; "
+    script = "import sys; from pathlib import Path; from harness.lock import RunLock; "
     script += "got = RunLock(Path(sys.argv[1])).acquire(); print(int(got), flush=True); sys.stdin.read()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     rivals = [subprocess.Popen([sys.executable, "-c", script, str(path)], **pipes) for _ in range(4)]
@@ -60,7 +61,7 @@ def test_of_many_at_once_one_gets_it(path):
 
 
 def test_a_dead_process_of_this_host_loses_it_at_once(path):
-    script = "import os, sys; from pathlib import Path; from harness.store import RunLock; "
+    script = "import os, sys; from pathlib import Path; from harness.lock import RunLock; "
     script += "RunLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(path)])
     assert path.exists() and RunLock(path).owner() is None
@@ -173,7 +174,8 @@ def test_a_run_taken_over_while_it_slept_writes_no_more(tiny_plan, tiny_train, t
     write_next = getattr(Parts, before)
 
     def taken_over(self, *arguments):
-        write(plan.folder.path / "lock.json", **OTHER)
+        with plan.folder.lock._guard():  # as whoever takes a folder over does, between two heartbeats
+            write(plan.folder.path / "lock.json", **OTHER)
         plan.folder.update_status(host="another")
         write_next(self, *arguments)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import harness.files as files
 import harness.runs.checkpoint as checkpoint
-import harness.store as store
 from harness.runs.attempt import StopRequest, attempt
 from harness.telemetry.timing import Timer
 
@@ -32,7 +32,7 @@ class Recorder:
     def content(self) -> list:
         """What a resumed run could read: logs, the lock and times in the status make no difference."""
         files = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and path.parent.name != "logs"]
-        status = (store.read_json(self.folder / "status.json") or {}).get("state")
+        status = (files.read_json(self.folder / "status.json") or {}).get("state")
         others = [path for path in files if "status.json" not in path.name and "lock" not in path.name]
         return [status, *((str(path.relative_to(self.folder)), hash(path.read_bytes())) for path in others)]
 
@@ -49,7 +49,7 @@ class Recorder:
 
     def halves(self, patch: pytest.MonkeyPatch) -> None:
         """Half of a file's bytes are there."""
-        put, write_tensors, rmtree = store.put, checkpoint.write_tensors, shutil.rmtree
+        put, write_tensors, rmtree = files.put, checkpoint.write_tensors, shutil.rmtree
 
         def half_put(file, data):
             file.write(data[: len(data) // 2])
@@ -71,7 +71,7 @@ class Recorder:
             self.look("half removed")
             rmtree(path, ignore_errors=ignore_errors)
 
-        patch.setattr(store, "put", half_put)
+        patch.setattr(files, "put", half_put)
         patch.setattr(checkpoint, "write_tensors", half_write)
         patch.setattr(shutil, "rmtree", half_rmtree)
 
@@ -83,7 +83,7 @@ def states(tiny_plan, tiny_train, tmp_path_factory) -> list[tuple[str, Path]]:
     stage = Timer.__call__
     with pytest.MonkeyPatch.context() as patch:
         recorder.halves(patch)
-        for owner, name in ((os, "replace"), (store, "put"), (checkpoint, "write_tensors"), (Path, "unlink")):
+        for owner, name in ((os, "replace"), (files, "put"), (checkpoint, "write_tensors"), (Path, "unlink")):
             recorder.around(patch, owner, name)
         patch.setattr(Timer, "__call__", lambda self, name: recorder.look(f"stage {name}") or stage(self, name))
         assert attempt(plan, tiny_train, StopRequest()) == "completed"
@@ -91,7 +91,7 @@ def states(tiny_plan, tiny_train, tmp_path_factory) -> list[tuple[str, Path]]:
 
 
 def owner_died(folder: Path) -> None:
-    lock = store.read_json(folder / "lock.json")
+    lock = files.read_json(folder / "lock.json")
     if lock:
         (folder / "lock.json").write_text(json.dumps(lock | {"born": "0"}))
 

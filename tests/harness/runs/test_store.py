@@ -8,18 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import harness.store as store
-from harness.store import (
-    RunFolder,
-    WriteError,
-    append_rows,
-    complete_steps,
-    find_runs,
-    read_json,
-    read_rows,
-    write_atomic,
-    write_json,
-)
+import harness.files as files
+from harness.files import WriteError, append_rows, read_json, read_rows, write_atomic, write_json
+from harness.store import RunFolder, complete_steps, find_runs
 
 ROWS = [{"step": 1, "reward/mean": 0.25}, {"step": 2, "reward/mean": 0.5}]
 
@@ -108,7 +99,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monk
         file.write(data[:3])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "put", full)
+    monkeypatch.setattr(files, "put", full)
     with pytest.raises(WriteError, match="No space left on device.*free some space.*same command again"):
         write_json(path, {"step": 2})
     assert read_json(path) == {"step": 1}
@@ -125,7 +116,7 @@ def test_a_failed_append_loses_no_row_that_was_there(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "put", full)
+        patch.setattr(files, "put", full)
         with pytest.raises(WriteError, match=str(path)):
             append_rows(path, ROWS[1:])
     assert read_rows(path, ("step",)) == ROWS[:1]
@@ -135,8 +126,8 @@ def test_a_failed_append_loses_no_row_that_was_there(tmp_path, monkeypatch):
 
 def test_a_real_full_device_is_named(tmp_path):
     path = Path("/dev/full")
-    with pytest.raises(WriteError, match="/dev/full.*No space left"), store.writing(path), open(path, "wb", buffering=0) as file:
-        store.put(file, b"x")
+    with pytest.raises(WriteError, match="/dev/full.*No space left"), files.writing(path), open(path, "wb", buffering=0) as file:
+        files.put(file, b"x")
 
 
 def test_a_path_through_a_file_says_what_to_do(tmp_path):
@@ -150,7 +141,7 @@ def test_a_read_only_folder_says_what_to_do(tmp_path, monkeypatch, number):
     def refuse(*_):
         raise OSError(number, "read-only")
 
-    monkeypatch.setattr(store.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     with pytest.raises(WriteError, match="choose another runs_dir"):
         write_atomic(tmp_path / "status.json", "{}")
 

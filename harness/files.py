@@ -1,0 +1,149 @@
+"""Files that survive a crash: written beside and renamed, or appended line by line; what is torn is passed over by readers.
+
+Strict JSON: a number that is not finite is stored as null.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class WriteError(OSError):
+    """A file of a run could not be written. Says which, why, and what to do; nothing acknowledged is lost."""
+
+
+REMEDIES = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some of your quota there",
+    errno.EROFS: "make that file system writable, or choose another runs_dir",
+    errno.EACCES: "give yourself the right to write there, or choose another runs_dir",
+    errno.EPERM: "give yourself the right to write there, or choose another runs_dir",
+    errno.ENOTDIR: "choose another runs_dir: part of that path is a file",
+    errno.EEXIST: "choose another runs_dir: part of that path is a file",
+}
+
+
+@contextmanager
+def writing(path: Path):
+    """Turn a failed write below into a WriteError that names the file and the remedy."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno, "see to that disk")
+        message = f"cannot write {path} ({error.strerror or error}): {remedy}, then give the same command again: it resumes"
+        raise WriteError(error.errno, message) from error
+
+
+def put(file, data: bytes) -> None:
+    """The one place where bytes of a run go to a file: all of them, on disk when this returns."""
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write beside, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(aside, "wb") as file:
+                put(file, data.encode() if isinstance(data, str) else data)
+            os.replace(aside, path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """A rename is durable only once its folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value) -> None:
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict | None:
+    """None when the file is absent, empty or torn: the caller decides what that means."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def append_rows(path: Path, rows: list[dict]) -> None:
+    """Append JSON lines durably. If a crash left half a line, end it first so that it can't swallow a good row."""
+    text = "".join(json.dumps(strict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with open(path, "ab+") as file:
+            put(file, (b"\n" if _ends_in_half_a_line(file) else b"") + text.encode())
+        if is_new:
+            sync_folder(path.parent)
+
+
+def strict(value):
+    """JSON has no NaN and no infinity: null stands for both, at any depth."""
+    if isinstance(value, dict):
+        return {key: strict(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ends_in_half_a_line(file) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
+
+
+def read_rows(path: Path, key: tuple[str, ...]) -> list[dict]:
+    """All rows of a JSON Lines file as `parse_rows` sees them; none if it does not exist."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return parse_rows(file, key)
+
+
+def parse_rows(lines: Iterable[str], key: tuple[str, ...]) -> list[dict]:
+    """Rows in order of their step; of several rows with one key the last wins; half-written lines are passed over."""
+    rows = {}
+    for row in _values(list(lines)):
+        with suppress(KeyError, TypeError):
+            rows[tuple(row[name] for name in key)] = row
+    return sorted(rows.values(), key=lambda row: row["step"])
+
+
+def _values(lines: list[str]) -> list:
+    """Of whole lines all at once, which takes half the time; where one is broken, line by line."""
+    with suppress(json.JSONDecodeError):
+        values = json.loads(f"[{','.join(lines)}]")
+        if len(values) == len(lines):
+            return values
+    values = []
+    for line in lines:
+        with suppress(json.JSONDecodeError):
+            values.append(json.loads(line))
+    return values
