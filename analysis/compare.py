@@ -99,12 +99,12 @@ def all_pairs(group: GroupScores, scores_SP: dict[str, np.ndarray]) -> list[Cont
     gaps = [difference(scores_SP[one], scores_SP[other], (seeds[one], seeds[other]), group.benchmark_P) for one, other in pairs]
     adjusted = holm([gap.p_value for gap in gaps])
     return [
-        Contrast(one, other, replace(gap, among=len(scores_SP)), p_holm)
+        Contrast(one, other, replace(gap, num_means=len(scores_SP)), p_holm)
         for (one, other), gap, p_holm in zip(pairs, gaps, adjusted, strict=True)
     ]
 
 
-def calm_methods(comparison: Comparison) -> list[str]:
+def uncollapsed_methods(comparison: Comparison) -> list[str]:
     """Scored methods none of whose runs collapsed: their spread is what more seeds would average out."""
     return [name for name in comparison.means if not comparison.group.methods[name].collapsed]
 
@@ -112,7 +112,7 @@ def calm_methods(comparison: Comparison) -> list[str]:
 def pooled_spread(comparison: Comparison) -> Spread | None:
     """Of the calm methods; None without two runs of one, or where no two runs differ. Correlation: of pairs with equal seeds,
     kept within [0, 0.95]."""
-    names = [name for name in calm_methods(comparison) if len(comparison.scores_SP[name]) > 1]
+    names = [name for name in uncollapsed_methods(comparison) if len(comparison.scores_SP[name]) > 1]
     if not names:
         return None
     summaries = {name: comparison.group.summary(comparison.scores_SP[name]) for name in names}

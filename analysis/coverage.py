@@ -107,7 +107,7 @@ def family(num_methods: int) -> Callable:
     def check(world: World, generator: np.random.Generator) -> dict[str, bool]:
         scores, _ = world.methods(num_methods, generator)
         gaps = [contrast(world, scores[list(pair)]) for pair in combinations(range(num_methods), 2)]
-        together = [replace(gap, among=num_methods).p_value for gap in gaps]
+        together = [replace(gap, num_means=num_methods).p_value for gap in gaps]
         adjusted = holm([gap.p_value for gap in gaps])
         return {"told apart (all pairs together)": min(together) < ALPHA, "Holm": min(adjusted) < ALPHA}
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from analysis.figures.draw import draw, save
-from analysis.figures.record import Missing, Plot
-from analysis.figures.record import sidecar as figure_sidecar
-from analysis.tables.record import WRITERS, Table, red, sidecar
+from analysis.figures.plot import Missing, Plot
+from analysis.figures.plot import sidecar as figure_sidecar
+from analysis.tables.table import WRITERS, Table, red, sidecar
 
 TABLE_FORMATS = tuple(WRITERS)
 FIGURE_FORMATS = ("pdf", "svg", "png")

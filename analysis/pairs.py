@@ -12,23 +12,25 @@ from analysis.distributions import normal_cdf, range_quantile, range_upper, t_qu
 from analysis.stats import ALPHA, Interval, interval
 
 MIN_PAIRED = 3  # two paired seeds would leave one degree of freedom
-# Of the 5 %, for each of two ways: 3 %. Together that is 6 % at most, and below 5 % in the simulations, since both often agree.
+# Where two tests are made, each has this share of ALPHA: 3 %. By Bonferroni both together err in at most 6 % of cases; since
+# they often agree, they err in fewer than 5 % of simulated ones (docs/analysis.md).
 SHARE = 0.6
 
 
 @dataclass(frozen=True)
 class Difference:
-    """mean(one) − mean(other), judged in two ways: Welch's t, and paired by seed number where both have the same seeds.
+    """mean(one) − mean(other) and its interval, by Welch's t and, where both have the same seeds, by a test paired by seed.
 
-    Each way is used at 3 %, and the narrower interval counts (docs/analysis.md has the coverage). Paired is narrower where the
-    seeds of two methods move together (common random numbers), Welch where they do not or where seeds are few.
-    `among`: of how many means this is a difference. Interval and p-value then hold for all their pairs at once: by the
-    studentised range for Welch (Games and Howell), by Bonferroni for paired.
+    With two tests each is made at 3 %, and the narrower interval counts. The paired one is narrower where the seeds of two
+    methods move together (common random numbers), Welch's where they do not or where seeds are few.
+
+    `num_means`: how many methods are compared. Interval and p-value hold for all pairs of them at once: by the studentised range
+    for Welch (Games and Howell), by Bonferroni for paired.
     """
 
     welch: Interval
     paired: Interval | None
-    among: int = 2
+    num_means: int = 2
 
     @property
     def estimate(self) -> float:
@@ -36,33 +38,33 @@ class Difference:
 
     @property
     def known(self) -> bool:
-        """Whether there is any spread to judge by."""
+        """False without any spread between seeds: then there is no interval."""
         return self.welch.df > 0
 
     @property
     def share(self) -> float:
-        """Of the 5 % for each way."""
+        """What part of ALPHA each test has."""
         return 1.0 if self.paired is None else SHARE
 
     @property
     def num_pairs(self) -> int:
-        return self.among * (self.among - 1) // 2
+        return self.num_means * (self.num_means - 1) // 2
 
     @property
     def half_widths(self) -> dict[str, float]:
-        """Of each way; nan where there is nothing to judge by."""
+        """Half the width of the interval by each test; nan without any spread."""
         if not self.known:
             return {"Welch": float("nan")}
         alpha = ALPHA * self.share
-        if self.among == 2:
+        if self.num_means == 2:
             widths = {"Welch": self.welch.half_width_at(alpha)}
         else:
-            widths = {"Welch": self.welch.se * range_quantile(1 - alpha, self.among, self.welch.df) / 2**0.5}
+            widths = {"Welch": self.welch.se * range_quantile(1 - alpha, self.num_means, self.welch.df) / 2**0.5}
         return widths if self.paired is None else widths | {"paired": self.paired.half_width_at(alpha / self.num_pairs)}
 
     @property
-    def way(self) -> str:
-        """The way whose interval counts."""
+    def decided_by(self) -> str:
+        """The test whose interval counts: "Welch" or "paired"."""
         return min(self.half_widths, key=self.half_widths.get)
 
     @property
@@ -76,25 +78,25 @@ class Difference:
     @property
     def p_value(self) -> float:
         """Two-sided, against zero; below 5 % exactly where the interval leaves out zero."""
-        p_values = [self.welch.p_value if self.among == 2 else range_p(self.welch, self.among)]
+        p_values = [self.welch.p_value if self.num_means == 2 else range_p(self.welch, self.num_means)]
         if self.paired is not None:
             p_values.append(self.num_pairs * self.paired.p_value)
         return min(1.0, min(p_values) / self.share)
 
     @property
     def alone(self) -> Difference:
-        return replace(self, among=2)
+        return replace(self, num_means=2)
 
     @property
     def reversed(self) -> Difference:
         return replace(self, welch=self.welch.reversed, paired=self.paired and self.paired.reversed)
 
 
-def range_p(welch: Interval, among: int) -> float:
+def range_p(welch: Interval, num_means: int) -> float:
     """Chance that the largest of all pairwise differences among equal means is this large."""
     if not welch.df or welch.se == 0:
         return welch.p_value
-    return range_upper(2**0.5 * abs(welch.estimate) / welch.se, among, welch.df)
+    return range_upper(2**0.5 * abs(welch.estimate) / welch.se, num_means, welch.df)
 
 
 def difference(

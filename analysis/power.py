@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.compare import calm_methods, pooled_spread
+from analysis.compare import pooled_spread, uncollapsed_methods
 from analysis.load import load
 from analysis.options import folder
 from analysis.pairs import Spread, detectable_difference, num_seeds_needed, power_of_pair
@@ -52,7 +52,7 @@ def group_report(results: Results, group, differences: list[float]) -> str:
         return f"{group.group.label}: needs two finished runs of one method that did not collapse\n"
     source = (
         f"{SELECTION_RULES[results.rule].label}; sd of one run {100 * spread.sd:.2f} points, correlation between methods at one "
-        f"seed {spread.correlation:.2f}, pooled over {', '.join(calm_methods(comparison))}"
+        f"seed {spread.correlation:.2f}, pooled over {', '.join(uncollapsed_methods(comparison))}"
     )
     present = min(len(group.methods[name].runs) for name in comparison.means)
     return report(group.group.label, source, spread, differences, present)

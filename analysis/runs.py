@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.style import TUNED
-from harness.files import read_json
-from harness.store import RunFolder
+from harness.store import FINISHED_STATES, RunFolder
 
 TYPED = "python -m harness"  # how a command begins that a user gave; an attempt requeued by SLURM holds its launcher's instead
 # Of a status what is shown elsewhere than under provenance.
@@ -16,7 +15,6 @@ NOT_PROVENANCE = {
     "state", "step", "reason", "run_id", "method", "preset", "model", "experiment", "seed", "device_hours", "command",
     "collapse_step", "collapse_reason", "mismatch_step", "mismatch_reason",
 }  # fmt: skip
-FINISHED = ("completed", "collapsed")  # states whose scores count; all others are listed, not scored
 
 
 class InputError(ValueError):
@@ -56,7 +54,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.state in FINISHED
+        """Whether its scores count; a run in any other state is listed, not scored."""
+        return self.state in FINISHED_STATES
 
     @property
     def stopped_early(self) -> bool:
@@ -93,8 +92,7 @@ class Run:
     @cached_property
     def attempts(self) -> list[dict]:
         """What each attempt wrote about itself, the first one first: host, job, commit, how it ended."""
-        found = [read_json(path) for path in self.path.glob("logs/attempt_*.json")]
-        return sorted((one for one in found if one is not None), key=lambda one: one["number"])
+        return RunFolder(self.path).attempts()
 
     @property
     def command(self) -> str:

@@ -78,8 +78,7 @@ class GroupScores:
 
     def num_samples(self, method: str, rule: str) -> np.ndarray:
         """[S, P]: samples behind each selected score."""
-        counts_SEP = self.methods[method].num_samples_SEP
-        return counts_SEP[:, -NUM_LAST:].sum(1) if rule == "last3" else counts_SEP[:, -1]
+        return self.methods[method].num_samples_SEP[:, -SELECTION_RULES[rule].num_averaged :].sum(1)
 
     @property
     def scored(self) -> list[str]:
@@ -93,6 +92,7 @@ class SelectionRule:
     label: str
     meaning: str
     select: Callable[[np.ndarray, GroupScores], np.ndarray]
+    num_averaged: int = 1  # evaluations whose samples stand behind a score
 
 
 def best_step(curve_EP: np.ndarray, weights_P: np.ndarray) -> int:
@@ -132,7 +132,7 @@ def split_half(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
 SELECTION_RULES = {
     "best": SelectionRule("best", "best summary in [0, T_stop], as in the paper; optimistic", best),
     "final": SelectionRule("final", "last evaluation", final),
-    "last3": SelectionRule("mean of last 3", "mean of the last three evaluations", last3),
+    "last3": SelectionRule("mean of last 3", "mean of the last three evaluations", last3, NUM_LAST),
     "auc": SelectionRule("area under curve", "mean over the window, trapezoids over steps", area),
     "split_half": SelectionRule(
         "split-half best", "step chosen on half of the problems, scored on the other, swapped", split_half

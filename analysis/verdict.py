@@ -9,7 +9,7 @@ from analysis.scores import SELECTION_RULES
 from analysis.stats import exact
 from analysis.style import label
 from analysis.tables.cells import collapse_text, plus_minus, points, seed_counts, signed
-from analysis.tables.record import red
+from analysis.tables.table import red
 
 TARGET = 0.02  # the difference whose price in seeds is named
 
@@ -80,7 +80,7 @@ def collapses(comparison: Comparison) -> str:
 
 
 def power(comparison: Comparison) -> str:
-    """What the sweep can show, judged by the spread of the methods that did not collapse."""
+    """What the sweep can show, decided by the spread of the methods that did not collapse."""
     if len(comparison.means) < 2:
         return ""
     seeds, spread = min(len(comparison.group.methods[name].runs) for name in comparison.means), pooled_spread(comparison)

@@ -41,13 +41,13 @@ def learner_ratio(folder: Path, workload: Workload, num_rounds: int) -> Ratio:
 
 def sampled_experience(parts) -> Experience:
     rollout, _ = parts.queue.take(1)
-    advantages, informative = group_advantages(parts.rewards(1, rollout), rollout.group_size, "none")
+    advantages, informative = group_advantages(parts.rewards(1, rollout)[0], rollout.group_size, "none")
     return build_experience(rollout, advantages, informative, parts.queue.keys(1))
 
 
 def whole_learner(learner, batches: list[Experience]) -> Callable[[], Clock]:
     from harness.telemetry.metrics import learner_metrics
-    from harness.telemetry.timing import Timer
+    from harness.timing import Timer
 
     def work() -> Clock:
         clock = Clock()

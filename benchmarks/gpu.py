@@ -72,13 +72,13 @@ def learner_figures(options: argparse.Namespace, found: dict) -> Figures:
 
 def long_learner(shape: str, **savings):
     """A learner with the paper's settings, and a minibatch of 32 random responses of 2,000 tokens."""
-    from harness.distributed import join
+    from harness.distributed import init_ranks
     from harness.learning.learner import Learner
     from harness.settings.compose import compose_config
 
     config = compose_config(["method=grpo", "train=paper", "data.max_response_length=2000"])
     model = make_model(on_gpu(shape))
-    return Learner(model, config.method, config.train, 2000, join("cuda"), **savings), long_update(on_gpu(shape), 32, 2000)
+    return Learner(model, config.method, config.train, 2000, init_ranks("cuda"), **savings), long_update(on_gpu(shape), 32, 2000)
 
 
 def learned(key: str, work: Callable, batch, workload: Workload, num_rounds: int, found: dict) -> Figures:

@@ -131,7 +131,7 @@ def memory_growth(num_steps: int) -> Ratio:
     from harness.planning.measure import allocated
     from harness.run import learn
     from harness.settings.compose import compose_plan
-    from harness.telemetry.timing import Timer
+    from harness.timing import Timer
 
     taken = {}
     with tempfile.TemporaryDirectory() as name:

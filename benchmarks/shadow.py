@@ -19,7 +19,7 @@ from harness.parts import build
 from harness.run import learn
 from harness.settings.compose import compose_plan, shipped_rules
 from harness.settings.config import RecordConfig
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 
 NOTHING = {"shadow_every": 0, "trace_prompts": 0, "batches_every": 0}
 CASES = {

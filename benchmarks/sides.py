@@ -22,7 +22,7 @@ class Harness:
     """The loop's own step, with everything that belongs to it: canary, rewards, rule, divergence, metrics, push."""
 
     def __init__(self, folder: Path, problems: Path, workload: Workload, *overrides: str):
-        from harness.distributed import join
+        from harness.distributed import init_ranks
         from harness.parts import build
         from harness.planning.measure import EverySecondRight
         from harness.settings.compose import compose_plan, expand_model
@@ -40,13 +40,13 @@ class Harness:
             ]
         )  # fmt: skip
         plan.folder.path.mkdir(parents=True, exist_ok=True)
-        join(plan.config.cluster.device)
+        init_ranks(plan.config.cluster.device)
         self.parts, self.num_steps = build(plan), 0
         self.parts.reward_grader = EverySecondRight()
 
     def __call__(self) -> Clock:
         from harness.run import learn
-        from harness.telemetry.timing import Timer
+        from harness.timing import Timer
 
         self.num_steps += 1
         step, timer = Clock(), Timer()

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: str):
-    from harness.distributed import join
+    from harness.distributed import init_ranks
     from harness.learning.model import load_model
     from harness.rollout.vllm import VllmEngine
     from harness.settings.compose import compose_config
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace, folder: str):
     shape = write_shape(options.shape, folder) if options.shape else []
     longest = f"data.max_response_length={options.tokens}"
     config = compose_config(["rollout=vllm", longest, *shape, *options.overrides])
-    ranks = join("auto")
+    ranks = init_ranks("auto")
     model = load_model(config.model).to(ranks.device)
     yield "device", torch.cuda.get_device_name() if ranks.device.type == "cuda" else "cpu"
     yield "parameters, millions", round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1)

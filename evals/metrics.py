@@ -86,8 +86,7 @@ def mean_score(scores: Sequence[float]) -> float:
 def summarise(rows: Sequence[Mapping], ks: Sequence[int] = ()) -> dict[str, float]:
     """Scores of one benchmark at one step from its rows of evals.jsonl (one a problem).
 
-    Keys: `avg@n` with the n of the rows, `num_problems`, `pass@k` and `pass^k` for each of `ks`, and `share_…` of the
-    samples for each further count `num_…` that every row holds (no_answer, truncated, disagree).
+    Keys: `avg@n` with the n of the rows, `num_problems`, `pass@k` and `pass^k` for each of `ks`.
     """
     sizes = {row["n"] for row in rows}
     if len(sizes) != 1:
@@ -97,8 +96,7 @@ def summarise(rows: Sequence[Mapping], ks: Sequence[int] = ()) -> dict[str, floa
     for k in ks:
         summary[f"pass@{k}"] = mean_score([pass_at_k(n, row["num_correct"], k) for row in rows])
         summary[f"pass^{k}"] = mean_score([pass_hat_k(n, row["num_correct"], k) for row in rows])
-    counts = set.intersection(*({key for key in row if key.startswith("num_")} for row in rows)) - {"num_correct"}
-    return summary | {key.replace("num_", "share_"): sum(row[key] for row in rows) / (n * len(rows)) for key in sorted(counts)}
+    return summary
 
 
 def length_quantiles(lengths: Sequence[int], levels: Sequence[float] = (0.1, 0.5, 0.9, 1.0)) -> dict[str, float]:

@@ -18,7 +18,7 @@ from rich.text import Text
 from harness.settings.identity import RunPlan, different_keys, flatten
 from harness.store import RunFolder
 from harness.telemetry.collapse import benchmark_means, evaluation_means
-from harness.telemetry.timing import throughput
+from harness.timing import throughput
 
 REFRESH_SECONDS = 1.0
 STATE_STYLES = {"running": "cyan", "completed": "green", "failed": "red", "collapsed": "magenta", "preempted": "yellow"}

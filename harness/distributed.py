@@ -1,10 +1,10 @@
 """The processes of one run: each owns a device, holds a shard of the model and takes a share of the rows.
 
-`here()` is what the launcher made of this process: alone, or one of several ranks that torchrun, SLURM or the harness's own
-launcher started with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in their environment. Alone, every method returns
-what it was given: there is one code path for one process and for many.
+A process works alone, or it is one of several ranks that torchrun, SLURM or the harness's own launcher started with RANK,
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in the environment. Alone, every method of `Ranks` returns what it was given,
+so one code path serves one process and many.
 
-Every rank goes through the same loop with the same values; the first one also grades and writes the run's folder.
+All ranks go through the same loop with the same values. Rank 0 also grades and writes the run's folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # of a rank that is alive and late; one that died is noticed by harness.runs.watch
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # for a rank that is late; harness.runs.rank_watch notices one that died
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,23 @@ class Ranks:
         return values
 
     def gather_to_first(self, value: Any) -> list:
-        """Every rank's value on the first rank, in order of rank; nothing on the others."""
+        """Every rank's value in order of rank, on rank 0; an empty list on the others."""
         if self.size == 1:
             return [value]
         values = [None] * self.size if self.is_first else None
         dist.gather_object(value, values)
         return values or []
 
-    def agree(self, value: Any) -> Any:
-        """The first rank's value."""
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
         if self.size == 1:
             return value
         values = [value if self.is_first else None]
         dist.broadcast_object_list(values)
         return values[0]
 
-    def first(self, function: Callable[[], Any]) -> Any:
-        """What `function` returns on the first rank, the only one that calls it. Its error is raised on all."""
+    def on_first(self, function: Callable[[], Any]) -> Any:
+        """Call `function` on rank 0 alone. All ranks get what it returns, or raise its error."""
         if self.size == 1:
             return function()
         value, error = None, None
@@ -72,7 +72,7 @@ class Ranks:
                 value = function()
             except Exception as raised:
                 error = raised
-        value, error = self.agree((value, error))
+        value, error = self.broadcast((value, error))
         if error is not None:
             raise error
         return value
@@ -85,11 +85,12 @@ class Ranks:
 
 
 ALONE = Ranks()
-_here = ALONE
+_current = ALONE
 
 
-def here() -> Ranks:
-    return _here
+def current_ranks() -> Ranks:
+    """This process among the ranks of its run, as `init_ranks` found it; alone before that."""
+    return _current
 
 
 def world_size() -> int:
@@ -98,13 +99,13 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Before `join` too."""
+    """Whether this process is rank 0; also known before `init_ranks`."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def join(device: str) -> Ranks:
+def init_ranks(device: str) -> Ranks:
     """Make this process one of the ranks that its environment names. Once per process; `device`: auto | cpu | cuda."""
-    global _here
+    global _current
     rank, size = int(os.environ.get("RANK", 0)), world_size()
     place = local_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if place.type == "cuda":
@@ -113,8 +114,8 @@ def join(device: str) -> Ranks:
         backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
         atexit.register(leave)
-    _here = Ranks(rank, size, place)
-    return _here
+    _current = Ranks(rank, size, place)
+    return _current
 
 
 def leave() -> None:

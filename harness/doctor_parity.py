@@ -33,14 +33,14 @@ def parity(words: list[str]) -> int:
 def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
     """The mismatch metrics of training step 1's responses, the gates, and what was compared."""
     from harness.data import step_problems, training_prompts
-    from harness.distributed import join
+    from harness.distributed import init_ranks
     from harness.learning.learner import Learner
     from harness.learning.model import load_model, load_tokenizer
     from harness.parts import make_engine
     from harness.rollout.canary import check_push, gate_limits, score_fresh
     from harness.rollout.queue import response_seeds, training_sampling
 
-    model, ranks = load_model(config.model), join(config.cluster.device)
+    model, ranks = load_model(config.model), init_ranks(config.cluster.device)
     learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks)
     problems = step_problems(config.data, config.seed, 1, config.train.prompts_per_step)
     prompts = training_prompts(config, problems)

@@ -23,7 +23,7 @@ from rich.table import Column, Table
 
 from evals.graders import make_grader
 from harness.data import check_answers
-from harness.distributed import join
+from harness.distributed import init_ranks
 from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
 from harness.files import append_rows, now, read_json, read_rows, write_json
 from harness.learning.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
@@ -194,7 +194,7 @@ def loaded_engine(job: Job, tokenizer, prompts: list[list[int]]) -> RolloutEngin
     """The engine with the job's weights, proven on a few of the prompts."""
     config = job.config
     model = job.trained.load() if job.trained else load_model(config.model)
-    engine = make_engine(config, model, tokenizer, join(config.cluster.device))
+    engine = make_engine(config, model, tokenizer, init_ranks(config.cluster.device))
     engine.push(model, 0)
     check_push(engine, model, prompts[: config.rollout.canary_rows], config.mismatch)
     return engine

@@ -112,7 +112,7 @@ def summaries(samples: Iterable[Sample]) -> dict[tuple[int, str], dict[str, floa
 def _summary(samples: list[Sample]) -> dict[str, float]:
     rows = eval_rows(samples)
     n = rows[0]["n"]
-    summary = summarise([{key: row[key] for key in ("n", "num_correct")} for row in rows], ks=powers(n))
+    summary = summarise(rows, ks=powers(n))
     summary[f"maj@{n}"] = mean_score([_majority(group) for group in grouped(samples, "problem_id").values()])
     counts = Counter(sample.verdict for sample in samples)
     summary |= {f"share_{verdict}": count / len(samples) for verdict, count in sorted(counts.items())}

@@ -13,7 +13,7 @@ from torch import nn
 from evals import benchmarks
 from evals.graders import Grade, Grader, make_grader
 from harness.data import step_problems, training_prompts
-from harness.distributed import ALONE, Ranks, here
+from harness.distributed import ALONE, Ranks, current_ranks
 from harness.evaluation import Question, eval_rows, evaluate, save_samples
 from harness.files import strict
 from harness.learning.divergence import require_complete
@@ -21,7 +21,7 @@ from harness.learning.learner import Learner
 from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
 from harness.planning.fit import check_memory
 from harness.rollout.canary import check_push, gate, gate_limits, learner_logprobs, score_fresh
-from harness.rollout.divided import DividedEngine
+from harness.rollout.data_parallel import DataParallelEngine
 from harness.rollout.queue import RolloutQueue
 from harness.rollout.records import Rollout, RolloutEngine
 from harness.runs.checkpoint import (
@@ -50,7 +50,7 @@ class SharedGrader(Grader):
         self.name, self.version = grader.name, grader.version
 
     def grade_many(self, responses: Sequence[str], answers: Sequence[str], truncated: Sequence[bool]) -> list[Grade]:
-        return self.ranks.first(lambda: self.grader.grade_many(responses, answers, truncated))
+        return self.ranks.on_first(lambda: self.grader.grade_many(responses, answers, truncated))
 
     def close(self) -> None:
         self.grader.close()
@@ -74,7 +74,6 @@ class Parts:
     watch: CollapseWatch
     scores: dict[int, float]  # of the evaluations so far: mean over benchmarks, by step
     done: int  # steps completed
-    num_timeouts: int = 0  # among the last rewards: responses that the grader gave no verdict on in time
 
     @property
     def config(self) -> Config:
@@ -84,13 +83,13 @@ class Parts:
     def folder(self) -> RunFolder:
         return self.plan.folder
 
-    def rewards(self, step: int, rollout: Rollout) -> torch.Tensor:
-        """[B] 1 for a correct response, else 0."""
+    def rewards(self, step: int, rollout: Rollout) -> tuple[torch.Tensor, int]:
+        """[B] 1 for a correct response, else 0; and on how many the grader gave no verdict in time."""
         answers = [problem.answer for problem in self.queue.problems(step) for _ in range(rollout.group_size)]
         texts = self.tokenizer.batch_decode(rollout.responses(), skip_special_tokens=True)
         grades = self.reward_grader.grade_many(texts, answers, rollout.truncated.tolist())
-        self.num_timeouts = sum(grade.verdict == "grader_timeout" for grade in grades)
-        return torch.tensor([float(grade.correct) for grade in grades])
+        num_timeouts = sum(grade.verdict == "grader_timeout" for grade in grades)
+        return torch.tensor([float(grade.correct) for grade in grades]), num_timeouts
 
     def push(self) -> None:
         """The learner's weights to the engine, and proof that they arrived."""
@@ -129,7 +128,7 @@ class Parts:
 
     def record(self, row: dict) -> None:
         """A step's metrics: stored first, then looked at."""
-        row = self.ranks.agree(row)
+        row = self.ranks.broadcast(row)
         if self.ranks.is_first:
             self.folder.lock.require()
             self.folder.append("metrics", [row])
@@ -170,14 +169,15 @@ class Parts:
 
 
 def build(plan: RunPlan) -> Parts:
-    config, ranks = plan.config, here()
+    config, ranks = plan.config, current_ranks()
     check_memory(config, ranks)
     tokenizer = load_tokenizer(config.model.path, config.model.revision)
     model = load_model(config.model, with_weights=ranks.is_first)
     for name in filter(None, (config.method.divergence, config.train.divergence)):
         require_complete(name, config.rollout.top_k, model.config.get_text_config().vocab_size)
     engine = make_engine(config, model, tokenizer, ranks)  # before the learner divides the model: it may need a whole copy
-    learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks, **savings(config.cluster))
+    savings = memory_savings(config.cluster)
+    learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks, **savings)
     parts = Parts(
         plan,
         ranks,
@@ -199,7 +199,7 @@ def build(plan: RunPlan) -> Parts:
     return parts
 
 
-def savings(cluster: ClusterConfig) -> dict[str, bool]:
+def memory_savings(cluster: ClusterConfig) -> dict[str, bool]:
     """What the learner trades for memory."""
     return {"recompute": cluster.activation_checkpointing, "offload": cluster.offload_optimizer}
 
@@ -207,7 +207,7 @@ def savings(cluster: ClusterConfig) -> dict[str, bool]:
 def restore(parts: Parts) -> None:
     ranks, root = parts.ranks, parts.folder.path / "checkpoints"
     checkpoint = load_checkpoint(root) if ranks.is_first else None
-    facts = ranks.agree(checkpoint and replace(checkpoint, model={}, optimizer={}))
+    facts = ranks.broadcast(checkpoint and replace(checkpoint, model={}, optimizer={}))
     if facts is None:
         return
     restore_model(parts.model, (checkpoint or facts).model, ranks)
@@ -221,7 +221,7 @@ def restore(parts: Parts) -> None:
 
 def look_back(parts: Parts) -> None:
     """Show the collapse rule what is stored up to the checkpoint; rows beyond it will be written again."""
-    metrics, evals = parts.ranks.first(lambda: [parts.folder.rows(name) for name in ("metrics", "evals")])
+    metrics, evals = parts.ranks.on_first(lambda: [parts.folder.rows(name) for name in ("metrics", "evals")])
     for row in metrics:
         if row["step"] <= parts.done:
             parts.watch.see(row)
@@ -232,7 +232,7 @@ def look_back(parts: Parts) -> None:
 def make_engine(config: Config, model: nn.Module, tokenizer, ranks: Ranks = ALONE) -> RolloutEngine:
     sharing = config.rollout.vllm.tensor_parallel if config.rollout.vllm else 1
     engine = one_engine(config, model, stop_token_ids(model.generation_config, tokenizer), ranks)
-    return engine if sharing == ranks.size else DividedEngine(engine, ranks)
+    return engine if sharing == ranks.size else DataParallelEngine(engine, ranks)
 
 
 def one_engine(config: Config, model: nn.Module, stop_ids: list[int], ranks: Ranks) -> RolloutEngine:

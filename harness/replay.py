@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from harness.files import strict, write_json
+from harness.settings.command import exit_with
 from harness.settings.compose import compose_rule, shipped_rules
 from harness.store import RunFolder, by_step, find_runs
-from harness.telemetry.record import read_minibatch
+from harness.telemetry.recording import read_minibatch
 from harness.telemetry.shadow import OWN, bucket_sums, summary
 from methods.base import Rule
 
 COLUMNS = {"kept": "kept", "mass_kept": "mass kept", "mass_of_is": "mass of IS", "jaccard": "agreement"}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.replay", description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or folders that hold them")
     parser.add_argument(
@@ -35,15 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--by-position", action="store_true", help="also the kept share by tenths of the response")
     parser.add_argument("--out", metavar="FILE.json", help="one row per run, step and method, as in shadow.jsonl")
     options = parser.parse_args(argv)
-    try:
-        rules = (
-            shipped_rules() if options.methods is None else {words: asked_rule(words) for words in split_methods(options.methods)}
-        )
-        rows = [row for folder in find_runs(*options.runs) for row in replay_run(folder, rules, options.by_position)]
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {error}")
+    rules = shipped_rules() if options.methods is None else {words: asked_rule(words) for words in split_methods(options.methods)}
+    rows = [row for folder in find_runs(*options.runs) for row in replay_run(folder, rules, options.by_position)]
     if not rows:
-        sys.exit("error: no recorded minibatches there: runs record them with record.batches_every=N")
+        raise ValueError("no recorded minibatches there: runs record them with record.batches_every=N")
     if options.out:
         write_json(Path(options.out), strict(rows))
     return 0
@@ -103,4 +96,4 @@ def percent(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -13,8 +13,8 @@ from harness.rollout.records import request_seed
 from harness.runs.attempt import StopRequest
 from harness.settings.identity import RunPlan
 from harness.telemetry.metrics import learner_metrics, rollout_metrics
-from harness.telemetry.record import record_step, recording_due
-from harness.telemetry.timing import Timer, throughput
+from harness.telemetry.recording import record_step, recording_due
+from harness.timing import Timer, throughput
 
 
 def train(plan: RunPlan, stop: StopRequest) -> str:
@@ -26,13 +26,13 @@ def train(plan: RunPlan, stop: StopRequest) -> str:
 
 def run_steps(parts: Parts, stop: StopRequest) -> str:
     config, timer = parts.config, Timer()
-    state = verdict(parts, parts.done, stop)
-    if parts.done == 0 and state == "completed":
+    ended = early_end(parts, parts.done, stop)
+    if parts.done == 0 and not ended:
         with timer("evaluation"):
             parts.evaluate(0)
-        state = verdict(parts, 0, stop)
+        ended = early_end(parts, 0, stop)
     for step in range(parts.done + 1, config.train.steps + 1):
-        if state != "completed":
+        if ended:
             break
         row = learn(parts, step, timer)
         last = step == config.train.steps
@@ -42,11 +42,11 @@ def run_steps(parts: Parts, stop: StopRequest) -> str:
         row |= timer.metrics()
         parts.record(row | throughput(row))
         timer = Timer()
-        state = verdict(parts, step, stop)
-        if last or state != "completed" or step % config.checkpoint.every == 0 or parts.is_best(step):
+        ended = early_end(parts, step, stop)
+        if last or ended or step % config.checkpoint.every == 0 or parts.is_best(step):
             with timer("checkpoint"):
                 parts.save(step)
-    return state
+    return ended or "completed"
 
 
 def learn(parts: Parts, step: int, timer: Timer) -> dict:
@@ -57,7 +57,7 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
     with timer("canary"):
         mismatch = parts.compare(step, fresh)
     with timer("reward"):
-        rewards = parts.rewards(step, rollout)
+        rewards, num_timeouts = parts.rewards(step, rollout)
     advantages, informative = group_advantages(rewards, rollout.group_size, config.train.advantage_norm)
     parts.engine.sleep()
     finite = torch.isfinite(rollout.logprobs).all(-1)
@@ -78,7 +78,7 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
         {"step": step}
         | rollout_metrics(rollout, rewards, informative)
         | {"cost/sampled_tokens": int(fresh.mask.sum()) if fresh else 0, "health/nonfinite_rollout": int((~finite).sum())}
-        | {"health/grader_timeouts": parts.num_timeouts}
+        | {"health/grader_timeouts": num_timeouts}
         | {"actor/lr": learner.learning_rate(max(learner.num_updates - 1, 0))}
         | ({"staleness/versions": age + (len(split) - 1) / 2} if split else {})
         | learner_metrics(updates, parts.plan.rule)
@@ -86,10 +86,10 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
     )
 
 
-def verdict(parts: Parts, step: int, stop: StopRequest) -> str:
-    """After `step`: go on ("completed" so far), or stop and why."""
+def early_end(parts: Parts, step: int, stop: StopRequest) -> str | None:
+    """Why the run is to end after `step`, before its last one: "collapsed" or "preempted"; None to go on."""
     if step == parts.config.train.steps:
-        return "completed"
+        return None
     if parts.config.train.on_collapse == "stop" and parts.watch.breach:
         return "collapsed"
-    return "preempted" if parts.ranks.any(stop()) else "completed"
+    return "preempted" if parts.ranks.any(stop()) else None

@@ -22,7 +22,8 @@ from pathlib import Path
 from harness.files import append_rows, now, parse_rows, read_json, read_rows, write_json
 from harness.lock import RunLock
 
-TERMINAL_STATES = ("completed", "collapsed", "failed")  # collapsed: stopped by the collapse rule before its last step
+FINISHED_STATES = ("completed", "collapsed")  # collapsed: stopped by the collapse rule before its last step
+TERMINAL_STATES = (*FINISHED_STATES, "failed")
 
 ROW_KEYS = {"metrics": ("step",), "evals": ("step", "benchmark", "problem_id"), "shadow": ("step", "rule")}
 
@@ -74,7 +75,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return self.state in ("completed", "collapsed")
+        return self.state in FINISHED_STATES
 
     def num_attempts(self) -> int:
         """Attempts begun so far, from the status and, where that was lost, from logs/attempt_<n>.json."""

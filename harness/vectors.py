@@ -33,7 +33,7 @@ class Alias:
 
 
 def trm_variant(params: dict) -> str:
-    given = [bound for bound in ("delta_max", "delta_avg") if bound in params]
+    given = [bound for bound in ("delta_max", "delta_avg") if params.get(bound) is not None]
     if not given:
         raise ValueError("trm needs delta_max, delta_avg or both in its params")
     return "trm" if len(given) == 2 else given[0].replace("delta", "trm")
@@ -48,7 +48,7 @@ ALIASES = {
         values={("position_weights", "permuted"): "shuffled"},
         absent={
             "position_weights": "linear", "prefix_budget": True, "adaptive": False, "soft": False, "length": "response",
-            "w_min": 1.0, "delta_b": None, "delta_b_min": None, "delta_b_ceiling": 2.0, "quantile": 0.9,
+            "w_min": 0.8, "delta_b": None, "delta_b_min": 0.02, "delta_b_ceiling": 2.0, "quantile": 0.9,
         },
     ),
 }  # fmt: skip
@@ -144,6 +144,8 @@ def build_rule(method: str, params: dict) -> Rule:
     settings = {key: value for key, value in (ABSENT | alias.absent).items() if key in known}
     for key, value in params.items():
         setting = alias.names.get(key, key)
+        if setting in ("delta_max", "delta_avg") and value is None:
+            continue
         if setting in ("delta_max", "delta_avg") and setting not in known:
             setting = "delta"
         if setting not in known:

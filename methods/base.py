@@ -166,6 +166,15 @@ class DivergenceRule(Rule):
         return batch.divergence
 
 
+def check_ratio_cap(rule: Rule) -> None:
+    rule.check(rule.ratio_cap is None or rule.ratio_cap >= 1, "ratio_cap", "choose a cap of at least 1, or null for none")
+
+
+def capped_ratio(batch: TokenBatch, cap: float | None) -> Tensor:
+    """[B, T] min(ρ, C); ρ without a cap."""
+    return batch.ratio if cap is None else batch.ratio.clamp(max=cap)
+
+
 def inside_clip(batch: TokenBatch, ratio: Tensor, low: float | Tensor, high: float | Tensor) -> Tensor:
     """PPO's trust region on any ratio: False where A > 0 and ratio > high, or A < 0 and ratio < low; bool [B, T]."""
     above = (batch.advantages > 0) & (ratio > high)

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.base import MISSING, Decision, DivergenceRule, TokenBatch
-from methods.dppo import capped_ratio, check_cap
+from methods.base import MISSING, Decision, DivergenceRule, TokenBatch, capped_ratio, check_ratio_cap
 
 UNBOUNDED = "for no budget set prefix_budget=false"
 
@@ -54,7 +53,7 @@ class CPPO(DivergenceRule):
         self.check(self.length in ("response", "padded"), "length", "choose response (paper) or padded (verl)")
         one_order = self.length == "response" or self.position_weights in ("linear", "ones")
         self.check(one_order, "length", f"position_weights={self.position_weights} needs length=response")
-        check_cap(self)
+        check_ratio_cap(self)
         self.validate_budget()
 
     def validate_budget(self) -> None:
@@ -126,7 +125,8 @@ def row_quantile(batch: TokenBatch, values: Tensor, q: float) -> Tensor:
     place = q * (batch.lengths - 1).clamp(min=0).to(values.dtype)
     below, above = place.floor().long(), place.ceil().long()
     low, high = ordered.gather(-1, below), ordered.gather(-1, above)
-    return torch.where(batch.lengths > 0, torch.lerp(low, high, place - below), 0.0)
+    value = torch.where(low == high, low, torch.lerp(low, high, place - below))  # between two infinities lerp is NaN
+    return torch.where(batch.lengths > 0, value, 0.0)
 
 
 def shuffled_order(batch: TokenBatch) -> Tensor:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from methods.base import MISSING, Decision, DivergenceRule, TokenBatch
+from methods.base import MISSING, Decision, DivergenceRule, TokenBatch, capped_ratio, check_ratio_cap
 
 
 @dataclass
@@ -24,17 +22,8 @@ class DPPO(DivergenceRule):
     def validate(self) -> None:
         super().validate()
         self.check(self.delta >= 0, "delta", "a divergence is never negative, so choose a bound of at least 0")
-        check_cap(self)
+        check_ratio_cap(self)
 
     def __call__(self, batch: TokenBatch) -> Decision:
         keep = ~batch.outward | (self.score(batch) <= self.delta)
         return Decision(capped_ratio(batch, self.ratio_cap), keep)
-
-
-def check_cap(rule) -> None:
-    rule.check(rule.ratio_cap is None or rule.ratio_cap >= 1, "ratio_cap", "choose a cap of at least 1, or null for none")
-
-
-def capped_ratio(batch: TokenBatch, ratio_cap: float | None) -> torch.Tensor:
-    """[B, T] min(ρ, C)."""
-    return batch.ratio if ratio_cap is None else batch.ratio.clamp(max=ratio_cap)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from methods.base import Decision, TokenBatch
-from methods.dppo import DPPO, capped_ratio
+from methods.base import Decision, TokenBatch, capped_ratio
+from methods.dppo import DPPO
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from methods.base import MISSING, Decision, Rule, TokenBatch
+from methods.base import MISSING, Decision, Rule, TokenBatch, capped_ratio
 
 
 @dataclass
@@ -20,4 +20,4 @@ class TIS(Rule):
         self.check(self.cap >= 1, "cap", "choose a cap of at least 1")
 
     def __call__(self, batch: TokenBatch) -> Decision:
-        return Decision(batch.ratio.clamp(max=self.cap), batch.mask)
+        return Decision(capped_ratio(batch, self.cap), batch.mask)

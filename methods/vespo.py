@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from methods.base import MISSING, Decision, Rule, TokenBatch
 
 
@@ -30,5 +32,6 @@ class VESPO(Rule):
         positive = batch.advantages >= 0
         k = batch.by_sign(positive, self.k_pos, self.k_neg)
         lam = batch.by_sign(positive, self.lam_pos, self.lam_neg)
-        weight = (lam + k * log_W - lam * log_W.exp()).exp()
+        damping = torch.where(lam > 0, lam * log_W.exp(), 0.0)  # a long response's W may be infinite
+        weight = (lam + k * log_W - damping).exp()
         return Decision(weight, batch.mask, {"W": log_W.exp().squeeze(-1)})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import submitit
 
-from harness.distributed import here, join
+from harness.distributed import current_ranks, init_ranks
 from harness.importing import importing
 from harness.lock import STALE_SECONDS
 from harness.runs.attempt import BUSY, StopRequest, attempt
@@ -74,7 +74,7 @@ def run(overrides: list[str], run_id: str, launch: str) -> None:
     stop = SlurmStop(plan.folder, plan.config.cluster.signal_delay_s)
     stop.listen(signal.SIGUSR2)
     set_threads()
-    join(plan.config.cluster.device)
+    init_ranks(plan.config.cluster.device)
     if attempt_when_free(plan, stop, launch) == BUSY:
         log.warning("%s is owned by another process: %s", run_id, plan.folder.lock.owner())
 
@@ -82,7 +82,7 @@ def run(overrides: list[str], run_id: str, launch: str) -> None:
 def attempt_when_free(plan: RunPlan, stop: StopRequest, launch: str) -> str:
     """A lost node cannot release its lock: wait until the lock is known to be dead."""
     end = time.monotonic() + TAKEOVER_SECONDS
-    while (state := attempt(plan, train, stop, launch)) == BUSY and not here().any(stop() or time.monotonic() > end):
+    while (state := attempt(plan, train, stop, launch)) == BUSY and not current_ranks().any(stop() or time.monotonic() > end):
         time.sleep(RETRY_SECONDS)
     return state
 
@@ -92,7 +92,7 @@ def train(plan: RunPlan, stop: StopRequest) -> str:
     with importing():
         from harness.run import train
 
-    number, ranks = plan.folder.num_attempts(), here()
+    number, ranks = plan.folder.num_attempts(), current_ranks()
     name = f"attempt_{number}.out" if ranks.is_first else f"attempt_{number}.rank{ranks.rank}.out"
     with output_to(plan.folder.path / "logs" / name):
         return train(plan, stop)

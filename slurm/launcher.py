@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from harness.display import Display, describe, summary
-from harness.distributed import here, is_first, world_size
+from harness.distributed import current_ranks, is_first, world_size
 from harness.settings.compose import plan_from
 from harness.settings.identity import RunPlan
 from slurm import submit
@@ -129,7 +129,7 @@ def work_together(plans: list[RunPlan]) -> int:
         run_in_process(plans, [], display)
     if is_first():
         print(summary(plans))
-    return here().first(lambda: 0 if all(plan.folder.finished for plan in plans) else 1)
+    return current_ranks().on_first(lambda: 0 if all(plan.folder.finished for plan in plans) else 1)
 
 
 def refuse_duplicates(plans: list[RunPlan]) -> None:

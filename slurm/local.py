@@ -21,7 +21,7 @@ import submitit
 from submitit.helpers import TorchDistributedEnvironment
 
 from harness.display import Display
-from harness.distributed import here, join
+from harness.distributed import current_ranks, init_ranks
 from harness.importing import importing
 from harness.lock import born
 from harness.runs.attempt import StopRequest, attempt
@@ -42,7 +42,7 @@ def run_in_process(plans: list[RunPlan], overrides: list[list[str]], display: Di
 
     cluster = plans[0].config.cluster
     torch.set_num_threads(cluster.threads)
-    join(cluster.device)
+    init_ranks(cluster.device)
     stop = StopRequest()
     stop.listen()
     with display.in_background():
@@ -55,7 +55,7 @@ def run_in_workers(plans: list[RunPlan], overrides: list[list[str]], display: Di
     folder = Path(plans[0].config.runs_dir) / ".jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     sweep = _Sweep(overrides, folder, cluster)
     try:
-        sweep.keep_going(plans, num_workers, display)
+        sweep.run_all(plans, num_workers, display)
     except KeyboardInterrupt:
         display.note("stopping: each run saves a checkpoint after its step (Ctrl-C again to stop at once)")
         sweep.stop(display)
@@ -84,7 +84,7 @@ class _Sweep:
         self.workers: dict[int, submitit.Job] = {}  # by place: which GPUs a worker sees
         self.num_started = 0
 
-    def keep_going(self, plans: list[RunPlan], num_workers: int, display: Display) -> None:
+    def run_all(self, plans: list[RunPlan], num_workers: int, display: Display) -> None:
         """Keep num_workers alive while there are runs left to take."""
         limit = num_workers + MAX_DEATHS * len(plans)
         while True:
@@ -95,17 +95,17 @@ class _Sweep:
             display.update()
             if not self.workers:
                 if waiting:
-                    self.say_last_words(display)
+                    self.show_worker_errors(display)
                 return
-            self.doze()
+            self.wait_for_change()
 
-    def say_last_words(self, display: Display) -> None:
+    def show_worker_errors(self, display: Display) -> None:
         """Of workers that could not write into their runs' folders why they left them."""
         outputs = [path.read_text(errors="replace").splitlines() for path in sorted(self.folder.glob("*_log.err"))]
         for line in dict.fromkeys(line for lines in outputs for line in lines if LAST_WORDS.search(line)):
             display.note(line)
 
-    def doze(self) -> None:
+    def wait_for_change(self) -> None:
         """Until it is time to look at the runs again, or a worker has ended."""
         end = time.monotonic() + POLL_SECONDS
         while time.monotonic() < end and not any(worker.done() for worker in self.workers.values()):
@@ -156,8 +156,8 @@ def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[
     stop.listen()
     plans = [compose_plan(job) for job in overrides]
     take_rank()
-    ranks = join(plans[0].config.cluster.device)
-    order = ranks.first(lambda: fewest_deaths_first(plans))
+    ranks = init_ranks(plans[0].config.cluster.device)
+    order = ranks.on_first(lambda: fewest_deaths_first(plans))
     work_through([plans[i] for i in order], stop, launch_id=Path(folder).name)
 
 
@@ -175,11 +175,11 @@ def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None 
     with importing():
         from harness.run import train
 
-    ranks = here()
+    ranks = current_ranks()
     for plan in plans:
         if ranks.any(stop()):
             return
-        if launch_id and ranks.first(lambda plan=plan: failed_in(plan.folder.read_status() or {}, launch_id)):
+        if launch_id and ranks.on_first(lambda plan=plan: failed_in(plan.folder.read_status() or {}, launch_id)):
             continue
         try:
             attempt(plan, train, stop, launch_id)

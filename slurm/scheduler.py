@@ -25,6 +25,10 @@ class SchedulerError(ValueError):
     """SLURM is not here, did not answer, or refused: its own words say what to do."""
 
 
+class NoAnswer(SchedulerError):
+    """SLURM may be busy: worth asking again."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One job as the scheduler sees it now."""
@@ -58,7 +62,7 @@ def call(*words: str) -> str:
     except FileNotFoundError as error:
         raise SchedulerError(f"no {words[0]} on this machine") from error
     except subprocess.TimeoutExpired as error:
-        raise SchedulerError(f"{words[0]} gave no answer within {TIMEOUT_SECONDS} s") from error
+        raise NoAnswer(f"{words[0]} gave no answer within {TIMEOUT_SECONDS} s") from error
     if result.returncode:
         raise SchedulerError(f"{words[0]}: {result.stderr.strip() or f'exit status {result.returncode}'}")
     return result.stdout
@@ -81,7 +85,7 @@ def look_up(ids: Iterable[str]) -> dict[str, Job]:
 
 
 def queued(ids: set[str]) -> dict[str, Job]:
-    """Of squeue: waiting, running, and ended within the last minutes (MinJobAge)."""
+    """What squeue says: jobs that wait, run, or ended within the last minutes (MinJobAge)."""
     try:
         lines = call("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%M", "-j", arrays(ids))
     except SchedulerError as error:
@@ -103,9 +107,11 @@ def seconds_of(text: str) -> int:
 
 
 def accounted(ids: set[str]) -> dict[str, Job]:
-    """Of sacct; nothing where the site keeps no accounts."""
+    """What sacct says of ended jobs; nothing where the site keeps no accounts."""
     try:
         lines = call("sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", arrays(ids))
+    except NoAnswer:
+        raise
     except SchedulerError:
         return {}
     rows = (row for line in lines.splitlines() if len(row := line.split("|")) == 3)

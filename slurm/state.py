@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.lock import STALE_SECONDS
-from harness.store import RunFolder
+from harness.store import FINISHED_STATES, RunFolder
 from slurm.record import Submission, read_submission
 from slurm.scheduler import Job, look_up
 
 BAD = ("failed", "lost")
-FINISHED = ("completed", "collapsed")
 RESUBMITTED = ("failed", "lost", "cancelled")
 
 
@@ -61,7 +60,7 @@ def state_of(folder: RunFolder, submission: Submission | None, job: Job | None) 
 
 def decide(folder: RunFolder, status: dict, submission: Submission | None, job: Job | None) -> tuple[str, str]:
     """(state, note). A terminal status of the run stands above anything that SLURM says."""
-    if status.get("state") in FINISHED:
+    if status.get("state") in FINISHED_STATES:
         return status["state"], ""
     if job and job.waiting:
         return "pending", " ".join([job.reason, *before(status)])

@@ -20,9 +20,9 @@ from harness.files import now, write_json
 from harness.settings.config import SlurmConfig
 from harness.settings.identity import RunPlan
 from slurm import scheduler
-from slurm.after import OOM_VARIABLE
 from slurm.job import run, too_short
 from slurm.record import Submission, read_submission
+from slurm.requeue import OOM_VARIABLE
 from slurm.scheduler import Job, SchedulerError
 from slurm.state import is_of_ended_job
 
@@ -175,7 +175,7 @@ def parameters(cluster: SlurmConfig, folder: Path) -> dict:
     chosen["mem"] = None if cluster.mem_gb is None else f"{round(1024 * cluster.mem_gb)}M"
     return {name: value for name, value in chosen.items() if value is not None} | {
         "setup": setup(cluster),
-        "teardown": [shlex.join([sys.executable, "-m", "slurm.after", str(folder / "runs.json")]) + " $?"],
+        "teardown": [shlex.join([sys.executable, "-m", "slurm.requeue", str(folder / "runs.json")]) + " $?"],
         "srun_args": [*srun_args(cluster), *(cluster.srun_args or [])],
         "additional_parameters": {"requeue": True} | cluster.additional_parameters,
     }

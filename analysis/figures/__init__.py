@@ -1,6 +1,6 @@
 """The figures by the names of their files."""
 
-from analysis.figures import ablations, more, paper
+from analysis.figures import ablations, beyond_paper, paper
 
 FIGURES = {
     "fig1_right": paper.fig1_right,
@@ -16,12 +16,12 @@ FIGURES = {
     "fig9": paper.fig9,
     "fig10": paper.fig10,
     "fig11": paper.fig11,
-    "fig_pairwise": more.fig_pairwise,
-    "fig_problems": more.fig_problems,
-    "fig_profiles": more.fig_profiles,
-    "fig_agreement": more.fig_agreement,
-    "fig_position_divergence": more.fig_position_divergence,
-    "fig_position_masking": more.fig_position_masking,
-    "fig_stability": more.fig_stability,
-    "fig_power": more.fig_power,
+    "fig_pairwise": beyond_paper.fig_pairwise,
+    "fig_problems": beyond_paper.fig_problems,
+    "fig_profiles": beyond_paper.fig_profiles,
+    "fig_agreement": beyond_paper.fig_agreement,
+    "fig_position_divergence": beyond_paper.fig_position_divergence,
+    "fig_position_masking": beyond_paper.fig_position_masking,
+    "fig_stability": beyond_paper.fig_stability,
+    "fig_power": beyond_paper.fig_power,
 }

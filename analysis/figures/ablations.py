@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.figures.curves import score_series
 from analysis.figures.paper import BAND_NOTE, SCORE, all_looks
-from analysis.figures.record import Matrix, Missing, Panel, Plot
+from analysis.figures.plot import Matrix, Missing, Panel, Plot
 from analysis.results import Results
 from analysis.scores import SELECTION_RULES, GroupScores
 

@@ -7,7 +7,7 @@ from functools import reduce
 import numpy as np
 
 from analysis.distributions import t_quantile
-from analysis.figures.record import Line, Series
+from analysis.figures.plot import Line, Series
 from analysis.load import Sweep
 from analysis.results import Results
 from analysis.runs import Run

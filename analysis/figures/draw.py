@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.record import Dots, DotSeries, Matrix, Missing, Panel, Plot, Series
+from analysis.figures.plot import Dots, DotSeries, Matrix, Missing, Panel, Plot, Series
 
 STYLE = {
     "font.family": "DejaVu Sans",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from analysis.figures.curves import AXES, curves_of, metric_series, score_series, series, window_width
-from analysis.figures.record import Line, Missing, Panel, Plot, Series
+from analysis.figures.plot import Line, Missing, Panel, Plot, Series
 from analysis.recordings import TracedResponse, traced_responses
 from analysis.results import Results
 from analysis.scores import GroupScores

@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.figures import FIGURES
 from analysis.figures.paper import all_looks
-from analysis.figures.record import Line, Matrix, Missing, Panel, Plot, Series
+from analysis.figures.plot import Line, Matrix, Missing, Panel, Plot, Series
 from analysis.report.curves import numbers, points_per_curve, thinned
 from analysis.report.tokens import embedded_traces
 from analysis.results import Results
@@ -19,7 +19,7 @@ from analysis.runs import TYPED, Run, differing
 from analysis.scores import GroupScores
 from analysis.style import label, ordered
 from analysis.tables import TABLES
-from analysis.tables.record import Cell, Table
+from analysis.tables.table import Cell, Table
 from analysis.verdict import paragraph
 from harness.metric_table import METRICS, POSITION_BUCKETS
 

@@ -14,7 +14,7 @@ from analysis.stats import Interval, interval
 from analysis.study.protocol import METRICS
 from analysis.style import TUNED as SUFFIX
 from analysis.style import label, ordered
-from analysis.tables.record import ids
+from analysis.tables.table import ids
 
 PUBLISHED, TUNED = "published", "tuned"
 ONE_PROBLEM = np.zeros(1, dtype=int)

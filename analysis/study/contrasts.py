@@ -19,18 +19,18 @@ POWER = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """one − other in one metric, by Welch over seeds. `among`: pairs whose intervals hold together, by Bonferroni."""
+    """one − other in one metric, by Welch over seeds. `num_pairs`: how many intervals hold together, by Bonferroni."""
 
     family: Family
     metric: str
     one: str
     other: str
     gap: Interval
-    among: int
+    num_pairs: int
 
     @property
     def half_width(self) -> float:
-        return self.gap.half_width_at(ALPHA / self.among)
+        return self.gap.half_width_at(ALPHA / self.num_pairs)
 
     @property
     def low(self) -> float:
@@ -60,7 +60,7 @@ class Pair:
     @property
     def seeds_needed(self) -> int | None:
         """For each cell, to find a true difference of the observed size four times in five, at this family's level."""
-        return seeds_needed(*(cell.values[self.metric] for cell in self.cells), ALPHA / self.among)
+        return seeds_needed(*(cell.values[self.metric] for cell in self.cells), ALPHA / self.num_pairs)
 
 
 def pairs(family: Family, metric: str) -> list[Pair]:

@@ -14,7 +14,7 @@ from analysis.study.protocol import COMMAND, DRIFT, METRIC_NOTE, METRICS, STUDY
 from analysis.study.tables import behind, collapse_cell, mean_cell, pair_cells, pair_label
 from analysis.style import label
 from analysis.tables.cells import NONE, interval_values, minus, plus_minus
-from analysis.tables.record import Cell, Table
+from analysis.tables.table import Cell, Table
 
 NOT_ASKED = Cell("not asked")
 NO_DRIFT = f"missing: no finished runs of the drift testbed. Made by: {COMMAND.format(DRIFT)}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.figures.curves import run_line, series
 from analysis.figures.paper import BAND_NOTE
-from analysis.figures.record import Dots, DotSeries, Line, Missing, Panel, Plot, Series
+from analysis.figures.plot import Dots, DotSeries, Line, Missing, Panel, Plot, Series
 from analysis.study.cells import Family
 from analysis.study.drift import over
 from analysis.study.figures import COLOURS, NOTHING, dots

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.figures.curves import metric_series
 from analysis.figures.paper import BAND_NOTE
-from analysis.figures.record import Dots, DotSeries, Line, Matrix, Missing, Panel, Plot, Series
+from analysis.figures.plot import Dots, DotSeries, Line, Matrix, Missing, Panel, Plot, Series
 from analysis.results import Results
 from analysis.study.cells import Family, StudyCell, only_group
 from analysis.study.protocol import COMMAND, LATE_STEPS, METRIC_NOTE, METRICS, STRESS, STUDY

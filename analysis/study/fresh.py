@@ -12,8 +12,8 @@ from analysis.study.protocol import COMMAND, FRESH, METRIC_NOTE, METRICS
 from analysis.study.tables import NO_RUNS, behind, mean_cell, pair_label
 from analysis.style import label
 from analysis.tables.cells import NONE, interval_values, points, signed
-from analysis.tables.record import Cell, Table
 from analysis.tables.scores import span_cell
+from analysis.tables.table import Cell, Table
 
 NO_FRESH = f"missing: no finished runs of fresh seeds. Made by: {COMMAND.format(FRESH)}"
 

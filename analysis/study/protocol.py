@@ -37,7 +37,7 @@ def held_out(results: Results, group: GroupScores, method: Method) -> np.ndarray
     return group.summary(group.selected(method.name, "final"))
 
 
-# What a cell of the study is judged by: key -> (text, function to one value for each run). The first is looked at first.
+# What a cell of the study is decided by: key -> (text, function to one value for each run). The first is looked at first.
 METRICS = {"late": ("late reward", late_rewards), "final": ("held-out", held_out)}
 METRIC_NOTE = (
     f"Points. Late reward: training reward, mean over the last {LATE_STEPS} steps; held-out: last evaluation, levels alike."

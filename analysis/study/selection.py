@@ -17,7 +17,7 @@ from analysis.runs import InputError, Run
 from analysis.scores import GroupScores
 from analysis.study.cells import only_group
 from analysis.study.protocol import SETTLED, late_rewards
-from analysis.tables.record import Cell, Table, markdown
+from analysis.tables.table import Cell, Table, markdown
 
 COLUMNS = ["tokens", "entropy", "mean TV", "masked by budget", "δ_b over steps", "base", "headroom", "seed noise", "s a run"]
 

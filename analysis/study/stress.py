@@ -15,10 +15,9 @@ from analysis.study.protocol import COMMAND, METRIC_NOTE, STRESS
 from analysis.study.tables import behind
 from analysis.style import TUNED, label, ordered
 from analysis.tables.cells import MISSING, points
-from analysis.tables.record import Cell, Table
-from harness.telemetry.collapse import first_breach
+from analysis.tables.table import Cell, Table
+from harness.telemetry.collapse import BY_MISMATCH, first_breach
 
-BY_MISMATCH = "mismatch KL"  # in the reason of a collapse (harness/telemetry/collapse.py)
 NO_STRESS = f"missing: no finished runs of the stress map. Made by: {COMMAND.format(STRESS)}"
 Place = tuple[str, str]  # (axis, level)
 

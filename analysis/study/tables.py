@@ -12,8 +12,8 @@ from analysis.study.contrasts import CollapsePair, Pair, Tuned, all_pairs, colla
 from analysis.study.protocol import COMMAND, METRIC_NOTE, METRICS, STUDY, USED_BEFORE
 from analysis.style import label
 from analysis.tables.cells import MISSING, NONE, interval_values, plus_minus, signed
-from analysis.tables.record import Cell, Table
 from analysis.tables.scores import p_cell, span_cell
+from analysis.tables.table import Cell, Table
 
 NO_RUNS = f"missing: no finished runs of the study. Made by: {COMMAND.format(STUDY)}"
 LISTED_P = 0.1  # pairs of collapsed shares above it are not listed one by one

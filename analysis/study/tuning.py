@@ -12,7 +12,7 @@ from analysis.study.cells import StudyCell, study_cells
 from analysis.study.protocol import COMMAND, LATE_STEPS, TIE, TUNING, grid
 from analysis.style import label
 from analysis.tables.cells import MISSING, NONE, points
-from analysis.tables.record import Cell, Table
+from analysis.tables.table import Cell, Table
 
 
 @dataclass(frozen=True, eq=False)

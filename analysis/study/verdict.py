@@ -13,7 +13,7 @@ from analysis.study.tables import NO_RUNS
 from analysis.study.tuning import Row
 from analysis.style import label
 from analysis.tables.cells import plus_minus, signed
-from analysis.tables.record import red
+from analysis.tables.table import red
 from analysis.verdict import count, join
 
 FIRST = next(iter(METRICS))  # the metric that is looked at first

@@ -8,7 +8,7 @@ from analysis.compare import Comparison
 from analysis.runs import Run
 from analysis.scores import GroupScores, Method
 from analysis.stats import Interval
-from analysis.tables.record import Cell, ids
+from analysis.tables.table import Cell, ids
 
 MISSING = "missing"
 NONE = Cell("–")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.tables.record import Cell
+from analysis.tables.table import Cell
 
 MODELS = ("1.7B", "1.7B-Base", "8B-Base", "30B-A3B-Base")
 TABLE1 = {  # best AIME24/25/26 mean in [0, T_stop], points

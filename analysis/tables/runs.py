@@ -9,8 +9,8 @@ from analysis.results import Results
 from analysis.runs import Run
 from analysis.stats import interval
 from analysis.tables.cells import NONE, significant
-from analysis.tables.record import Cell, Table, ids
 from analysis.tables.scores import each_method, make
+from analysis.tables.table import Cell, Table, ids
 
 # column, metric, how one run's steps become one number
 STABILITY = [

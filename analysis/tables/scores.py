@@ -31,7 +31,7 @@ from analysis.tables.cells import (
     span,
 )
 from analysis.tables.published import published_columns
-from analysis.tables.record import Cell, Table, ids
+from analysis.tables.table import Cell, Table, ids
 from evals.metrics import pass_at_k
 
 DAGGER_NOTE = "Best in bold, second underlined. † cannot be told apart from the best (5 %, all pairs of the column together)."
@@ -210,9 +210,9 @@ def table_pairwise(results: Results) -> Table:
         prefix = "" if len(results.groups) == 1 else f"{results.group_label(group)}: "
         rows += [(f"{prefix}{label(c.one)} − {label(c.other)}", pair_cells(comparison, c)) for c in comparison.contrasts]
     columns = ["difference", "95 % interval", "95 % all pairs together", "told apart", "p alone", "p together", "p (Holm)"]
-    columns += ["P(improvement)", "judged by", "plain bootstrap"]
+    columns += ["P(improvement)", "decided by", "plain bootstrap"]
     notes = [
-        "Points. Problems are crossed with seeds and compared one by one. Each pair is judged by Welch's t and, where seeds are "
+        "Points. Problems are crossed with seeds and compared one by one. Each pair is decided by Welch's t and, where seeds are "
         "common, paired by seed, at 3 % each; the narrower interval counts (docs/analysis.md). Told apart: the interval that "
         "holds for all pairs together leaves out zero. Holm: step-down correction of the p-values alone.",
         "P(improvement): chance that a run of the first beats a run of the second on a benchmark. "
@@ -233,7 +233,7 @@ def pair_cells(comparison: Comparison, c: Contrast) -> list[Cell]:
         Cell("yes" if c.told_apart else "no", {"told_apart": c.told_apart}),
         *(p_cell(p) for p in (c.alone.p_value, c.together.p_value, c.p_holm)),
         Cell(f"{wins:.2f}", {"value": wins}),
-        Cell(c.together.way if c.together.known else "–"),
+        Cell(c.together.decided_by if c.together.known else "–"),
         span_cell(low, high, signed) if min(len(one), len(other)) > 1 else NONE,
     ]
     run_ids = group.methods[c.one].run_ids + group.methods[c.other].run_ids

@@ -57,7 +57,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logits_of = _Logits(weight, bias, ctx.dtype, min(ctx.chunk, len(hidden)))
         for part in _chunks(len(hidden), ctx.chunk):
             logits = logits_of(hidden[part])
-            grad, own = logits_of.run(logit_slopes)(logits, tokens[part], normaliser[part], grad_logprobs[part], ctx.softcap)
+            grad, own = logits_of.run(logit_gradients)(logits, tokens[part], normaliser[part], grad_logprobs[part], ctx.softcap)
             grad = grad.to(ctx.dtype).scatter_(-1, tokens[part, None], own.to(ctx.dtype))
             grad_hidden[part] = grad @ logits_of.weight
             _add_product(grad_weight, grad.T, hidden[part].to(ctx.dtype))
@@ -80,7 +80,7 @@ def token_scores(logits: Tensor, tokens: Tensor, topk_ids: Tensor, softcap: floa
     return logprobs, topk_logprobs, entropy, log_total + largest.squeeze(-1)
 
 
-def logit_slopes(logits: Tensor, tokens: Tensor, normaliser: Tensor, grad_logprobs: Tensor, softcap: float | None):
+def logit_gradients(logits: Tensor, tokens: Tensor, normaliser: Tensor, grad_logprobs: Tensor, softcap: float | None):
     """The gradient by logits [n, V], in their memory, and apart from it that by the tokens' own ones [n, 1], to be put in."""
     capped, weight = _capped(logits.float(), softcap), grad_logprobs[:, None]
     slope = 1 - (capped / softcap).square() if softcap else None

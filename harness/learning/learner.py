@@ -21,7 +21,7 @@ from harness.learning.loss import Totals, surrogate_loss, token_scale
 from harness.learning.optimizer import HostAdamW
 from harness.learning.sharded import on_device, recompute_activations, shard, whole
 from harness.settings.config import TrainConfig
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 from methods.base import Decision, Rule, TokenBatch
 
 Score = Callable[[str, str], Tensor]
@@ -37,7 +37,7 @@ class Scored:
 
 
 @dataclass
-class Judged:
+class Decided:
     """A micro-batch with the rule's decision and the scores of the trust metrics; all detached."""
 
     batch: TokenBatch
@@ -51,7 +51,7 @@ class Judged:
 class Update:
     """One optimizer step, of all ranks together."""
 
-    judged: list[Judged]  # of the whole minibatch on the first rank; empty on the others
+    decided: list[Decided]  # of the whole minibatch on the first rank; empty on the others
     loss: float
     grad_norm: float
     skipped: bool  # the loss or the gradient was not finite
@@ -97,16 +97,16 @@ class Learner:
         parts = [minibatch.rows(index).to(self.ranks.device) for index in indices]
         together = self.rule.scope == "minibatch"
         decisions = self.decide_together(minibatch, parts, num_idle, timer) if together else [None] * len(parts)
-        judged, loss = [], 0.0
+        decided, loss = [], 0.0
         for part, decision in zip(parts, decisions, strict=True):
             with timer("forward_backward"):
                 scored = self.score(part)
             with timer("rule"):
-                judged.append(self.judge(part, scored, decision))
+                decided.append(self.decide(part, scored, decision))
             with timer("forward_backward"):
-                loss += self.backward(judged[-1], scored.logprobs, totals)
+                loss += self.backward(decided[-1], scored.logprobs, totals)
             if not keep_pairs:
-                judged[-1].pair = None
+                decided[-1].pair = None
         with timer("forward_backward"):
             for nothing in self.idle(minibatch, num_idle):
                 nothing.logprobs.sum().backward()
@@ -114,7 +114,7 @@ class Learner:
             loss = self.ranks.sum(loss)
             grad_norm, skipped = self.step(loss)
         num_positions = self.ranks.sum(sum(part.inputs.numel() for part in parts))
-        return Update(self.collect(judged), loss, grad_norm, skipped, num_positions)
+        return Update(self.collect(decided), loss, grad_norm, skipped, num_positions)
 
     def share(self, batch: Experience) -> tuple[list[Tensor], int]:
         """Row indices of this rank's micro-batches, and how many fewer they are than those of the rank that has most."""
@@ -127,8 +127,8 @@ class Learner:
         for _ in range(count):
             yield self.score(batch.rows(torch.tensor([0])).without_tokens().to(self.ranks.device))
 
-    def collect(self, judged: list[Judged]) -> list[Judged]:
-        return [j for part in self.ranks.gather_to_first(on_device(judged, "cpu")) for j in part]
+    def collect(self, decided: list[Decided]) -> list[Decided]:
+        return [j for part in self.ranks.gather_to_first(on_device(decided, "cpu")) for j in part]
 
     def score(self, part: Experience) -> Scored:
         """One forward pass. Right padding needs no attention mask: no valid token attends to what comes after it."""
@@ -140,7 +140,7 @@ class Learner:
         return Scored(*(values.new_zeros(*part.mask.shape, *values.shape[1:]).index_put((part.mask,), values) for values in flat))
 
     @torch.no_grad()
-    def judge(self, part: Experience, scored: Scored, decision: Decision | None = None) -> Judged:
+    def decide(self, part: Experience, scored: Scored, decision: Decision | None = None) -> Decided:
         pair = PolicyPair(
             part.tokens,
             scored.logprobs,
@@ -154,12 +154,12 @@ class Learner:
         score = cache(lambda name, topk_set: divergence(name, pair, topk_set))
         batch = token_batch(self.rule, pair, score, part.advantages, part.response_key, self.horizon)
         shared = score(self.config.divergence, "union")
-        return Judged(batch, decision or self.rule(batch), shared, scored.entropy, pair)
+        return Decided(batch, decision or self.rule(batch), shared, scored.entropy, pair)
 
-    def backward(self, judged: Judged, logprobs: Tensor, totals: Totals) -> float:
-        batch = judged.batch
+    def backward(self, decided: Decided, logprobs: Tensor, totals: Totals) -> float:
+        batch = decided.batch
         scale = token_scale(batch.mask, self.config.aggregation, totals, self.horizon)
-        loss = surrogate_loss(logprobs, batch.advantages, judged.decision, batch.mask, scale)
+        loss = surrogate_loss(logprobs, batch.advantages, decided.decision, batch.mask, scale)
         loss.backward()
         return float(loss.detach())
 
@@ -167,7 +167,7 @@ class Learner:
     def decide_together(self, minibatch: Experience, parts: list[Experience], num_idle: int, timer: Timer) -> list[Decision]:
         """For rules that look at the whole minibatch: an extra pass, then one decision cut back into micro-batches."""
         with timer("minibatch_pass"):
-            batches = [self.judge(part, self.score(part), decision=Decision(*[torch.zeros(())] * 2)).batch for part in parts]
+            batches = [self.decide(part, self.score(part), decision=Decision(*[torch.zeros(())] * 2)).batch for part in parts]
             list(self.idle(minibatch, num_idle))
             by_rank = self.ranks.gather(on_device(batches, "cpu"))
             everything = [batch for rank in by_rank for batch in rank]

@@ -18,7 +18,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.model, self.chunk = model, chunk
         self.softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        self.scale = ranks.first(lambda: head_scale(model, self.softcap))  # the others hold no weights yet
+        self.scale = ranks.on_first(lambda: head_scale(model, self.softcap))  # the others hold no weights yet
 
     def forward(self, inputs: Tensor, predicts: Tensor, tokens: Tensor, topk_ids: Tensor) -> TokenLogprobs:
         """inputs [b, L] token ids; predicts [b, L] bool, the N positions that predict `tokens` [N]; topk_ids [N, K]."""

@@ -70,7 +70,7 @@ def fill(target: Tensor, value: Tensor | None, ranks: Ranks) -> None:
         divided = distribute_tensor(value.to(target.device, target.dtype), target.device_mesh, target.placements)
         target.to_local().copy_(divided.to_local())
     else:
-        target.copy_(ranks.agree(value.cpu() if ranks.is_first else None))
+        target.copy_(ranks.broadcast(value.cpu() if ranks.is_first else None))
 
 
 def on_device(value, device: str | torch.device):

@@ -37,17 +37,17 @@ class EverySecondRight(Grader):
 def two_steps(overrides: list[str]) -> dict:
     import torch
 
-    from harness.distributed import join
+    from harness.distributed import init_ranks
     from harness.parts import build
     from harness.run import learn
     from harness.settings.compose import compose_plan
-    from harness.telemetry.timing import Timer, throughput
+    from harness.timing import Timer, throughput
 
     with tempfile.TemporaryDirectory() as folder, Watermark() as watermark:
         plan = compose_plan([*overrides, f"runs_dir={folder}", "tracker=none"])
         plan.folder.path.mkdir(parents=True)
         torch.set_num_threads(plan.config.cluster.threads or torch.get_num_threads())
-        join(plan.config.cluster.device)
+        init_ranks(plan.config.cluster.device)
         parts = build(plan)
         parts.reward_grader = EverySecondRight()
         for step in (1, 2):

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.distributed import ALONE, Ranks, here
+from harness.distributed import ALONE, Ranks, current_ranks
 from harness.learning.model import model_folder
 from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad
@@ -133,7 +133,7 @@ class VllmEngine:
 def keeping_the_ranks_together():
     """vLLM's shutdown ends the process group of the whole process, which was there before it where a run has several ranks."""
     destroy = dist.destroy_process_group
-    if here().size > 1:
+    if current_ranks().size > 1:
         dist.destroy_process_group = lambda group=None: None if group is None else destroy(group)
     try:
         yield

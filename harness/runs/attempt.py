@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.distributed import here
+from harness.distributed import current_ranks
 from harness.files import now, write_atomic, write_json
-from harness.runs.watch import Watch, watching
+from harness.runs.rank_watch import Watch, watching
 from harness.settings.identity import RunPlan
 from harness.settings.provenance import dirty_diff, provenance
 from harness.store import RunFolder
@@ -65,8 +65,8 @@ def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None =
     `launch` names the sweep that asked; it is stored so that one sweep does not try a failing run twice. All ranks call together:
     the first one claims the folder and writes in it.
     """
-    ranks, folder, started = here(), plan.folder, time.monotonic()
-    claim = ranks.first(lambda: claimed(plan, folder, launch))
+    ranks, folder, started = current_ranks(), plan.folder, time.monotonic()
+    claim = ranks.on_first(lambda: claimed(plan, folder, launch))
     if not isinstance(claim, Claim):
         return claim
     clock = lambda: time.monotonic() - started
@@ -95,7 +95,7 @@ def claimed(plan: RunPlan, folder: RunFolder, launch: str | None) -> Claim | str
 
 
 def _owned(plan: RunPlan, folder: RunFolder, claim: Claim, train: Train, stop: StopRequest, clock: Callable[[], float]) -> str:
-    ranks = here()
+    ranks = current_ranks()
     name = f"attempt_{claim.number}" if ranks.is_first else f"attempt_{claim.number}.rank{ranks.rank}"
     heard = lambda state: stop.signalled if state == "preempted" else None
     leave = lambda state, reason: end(folder, claim, state, reason, clock(), heard(state)) if ranks.is_first else None
@@ -165,7 +165,8 @@ def end(folder: RunFolder, claim: Claim, state: str, reason: str | None, own: fl
     """Write how it ended after `own` seconds, unless the folder has another owner by now."""
     folder.lock.require()
     step = folder.last_step()
-    spent = {"seconds": round(claim.seconds + own, 3), "device_hours": round(claim.device_hours + own * here().size / 3600, 6)}
+    device_hours = claim.device_hours + own * current_ranks().size / 3600
+    spent = {"seconds": round(claim.seconds + own, 3), "device_hours": round(device_hours, 6)}
     ended = folder.end_attempt(claim.number, state=state, reason=reason, step=step, signal=signalled)
     folder.update_status(state=state, reason=reason, ended=ended, step=step, **spent)
 

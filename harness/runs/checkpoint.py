@@ -153,7 +153,7 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE) -> None:
     """From the first rank's `tensors`; the others get their shards from it."""
     targets = model_tensors(model)
-    ranks.first(lambda: check_same_model(targets, tensors))
+    ranks.on_first(lambda: check_same_model(targets, tensors))
     for name, target in targets.items():
         fill(target, tensors[name] if ranks.is_first else None, ranks)
 
@@ -177,7 +177,7 @@ def restore_optimizer(
     stepped: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE
 ) -> None:
     """From the first rank's `tensors`. The model's weights have been restored before: the names are known to fit."""
-    for full_name in ranks.first(lambda: list(tensors)):
+    for full_name in ranks.on_first(lambda: list(tensors)):
         name, key = full_name.rsplit("/", 1)
         tensor = stepped[name]
         empty = torch.zeros((), device=tensor.device) if key == "step" else torch.zeros_like(tensor, requires_grad=False)

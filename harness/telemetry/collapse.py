@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 FINITE_KEYS = ("actor/pg_loss", "actor/grad_norm", "actor/entropy", "mismatch/k3")  # null is stored for what is not finite
+BY_MISMATCH = "mismatch KL"  # begins the reason of such a breach
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Mismatch:
             self.start.append(value)
             return None
         if value > max(self.floor, self.rise * median(self.start)):
-            return Breach(row["step"], f"mismatch KL over {self.rise:g} times its start")
+            return Breach(row["step"], f"{BY_MISMATCH} over {self.rise:g} times its start")
         return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.learning.learner import Judged, Update
+from harness.learning.learner import Decided, Update
 from harness.metric_table import POSITION_BUCKETS
 from harness.rollout.records import Rollout
 from harness.telemetry.prefix import prefix_metrics
@@ -40,9 +40,9 @@ class TokenTable:
     bucket: Tensor  # int64, by relative position
 
     @classmethod
-    def of(cls, judged: list[Judged]) -> TokenTable:
+    def of(cls, decided: list[Decided]) -> TokenTable:
         def column(pick) -> Tensor:
-            return torch.cat([pick(j)[j.batch.mask] for j in judged])
+            return torch.cat([pick(j)[j.batch.mask] for j in decided])
 
         return cls(
             log_ratio=column(lambda j: j.batch.log_ratio),
@@ -62,12 +62,12 @@ def position_bucket(positions: Tensor, lengths: Tensor) -> Tensor:
 
 def learner_metrics(updates: list[Update], method: str) -> dict[str, float]:
     """Empty-handed when no group was informative: then the step has no learner metrics."""
-    judged = [j for update in updates for j in update.judged]
-    if not judged:
+    decided = [j for update in updates for j in update.decided]
+    if not decided:
         return {"health/updates_skipped": 0, "cost/learned_tokens": 0}
-    tokens = TokenTable.of(judged)
+    tokens = TokenTable.of(decided)
     num_positions = sum(update.num_positions for update in updates)
-    num_real = sum(int(j.batch.mask.sum()) for j in judged)
+    num_real = sum(int(j.batch.mask.sum()) for j in decided)
     return (
         {
             "actor/entropy": tokens.entropy.mean().item(),
@@ -77,17 +77,17 @@ def learner_metrics(updates: list[Update], method: str) -> dict[str, float]:
             "cost/learned_tokens": num_real,
             "cost/learned_positions": num_positions,
         }
-        | trust_metrics(tokens, judged)
+        | trust_metrics(tokens, decided)
         | staleness_metrics(tokens)
         | by_position(tokens)
         | prefix_metrics(updates)
-        | method_metrics(judged, method)
+        | method_metrics(decided, method)
     )
 
 
-def trust_metrics(tokens: TokenTable, judged: list[Judged]) -> dict[str, float]:
+def trust_metrics(tokens: TokenTable, decided: list[Decided]) -> dict[str, float]:
     dropped = 1 - tokens.keep
-    rejected = torch.cat([j.batch.row_max(j.decision.keep).squeeze(-1) == 0 for j in judged])
+    rejected = torch.cat([j.batch.row_max(j.decision.keep).squeeze(-1) == 0 for j in decided])
     metrics = {
         "trust/mask_frac": dropped.mean().item(),
         "trust/mask_frac_token": (dropped * (1 - tokens.budget_only)).mean().item(),
@@ -98,8 +98,8 @@ def trust_metrics(tokens: TokenTable, judged: list[Judged]) -> dict[str, float]:
         "trust/div_p90": quantile(tokens.divergence, 0.9),
         "trust/div_max": tokens.divergence.max().item(),
     }
-    if "delta_b" in judged[0].decision.aux:
-        metrics["trust/delta_b_eff"] = torch.cat([j.decision.aux["delta_b"] for j in judged]).mean().item()
+    if "delta_b" in decided[0].decision.aux:
+        metrics["trust/delta_b_eff"] = torch.cat([j.decision.aux["delta_b"] for j in decided]).mean().item()
     return metrics
 
 
@@ -127,11 +127,11 @@ def by_position(tokens: TokenTable) -> dict[str, float]:
     return metrics
 
 
-def method_metrics(judged: list[Judged], method: str) -> dict[str, float]:
+def method_metrics(decided: list[Decided], method: str) -> dict[str, float]:
     """The rule's own diagnostics: the mean of each key over tokens, or over responses for per-row keys."""
     metrics = {}
-    for key in judged[0].decision.aux:
-        values = [j.decision.aux[key][j.batch.mask] if j.decision.aux[key].dim() == 2 else j.decision.aux[key] for j in judged]
+    for key in decided[0].decision.aux:
+        values = [j.decision.aux[key][j.batch.mask] if j.decision.aux[key].dim() == 2 else j.decision.aux[key] for j in decided]
         metrics[f"method/{method}/{key}"] = torch.cat(values).float().mean().item()
     return metrics
 

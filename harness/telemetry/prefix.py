@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.learning.learner import Judged, Update
+from harness.learning.learner import Decided, Update
 
 MIN_RESPONSES = 8  # of an update, for a correlation over them
 ROUNDING = 1e-5  # divergence per token below which rounding orders the responses: an update at the weights that sampled
@@ -29,29 +29,29 @@ class Halves:
     suffix_kept: Tensor  # z over the tokens that the rule keeps
 
     @classmethod
-    def of(cls, judged: list[Judged]) -> Halves:
-        return cls(*(torch.cat(columns) for columns in zip(*map(halves, judged), strict=True)))
+    def of(cls, decided: list[Decided]) -> Halves:
+        return cls(*(torch.cat(columns) for columns in zip(*map(halves, decided), strict=True)))
 
 
-def halves(judged: Judged) -> tuple[Tensor, ...]:
-    batch, lengths = judged.batch, judged.batch.lengths
+def halves(decided: Decided) -> tuple[Tensor, ...]:
+    batch, lengths = decided.batch, decided.batch.lengths
     middle = lengths // 2
     second = batch.mask & (batch.positions > middle)
-    divergence = batch.masked(judged.divergence)
+    divergence = batch.masked(decided.divergence)
     root = (lengths - middle).clamp(min=1).sqrt()
     log_ratio = batch.log_ratio * second
     columns = (
         divergence.sum(-1, keepdim=True),
         (divergence * ~second).sum(-1, keepdim=True) / middle.clamp(min=1),
         log_ratio.sum(-1, keepdim=True) / root,
-        (log_ratio * judged.decision.keep).sum(-1, keepdim=True) / root,
+        (log_ratio * decided.decision.keep).sum(-1, keepdim=True) / root,
     )
     return tuple(column[lengths > 1].double() for column in columns)
 
 
 def prefix_metrics(updates: list[Update]) -> dict[str, float]:
     """Mean over the step's updates; one with few responses, or at the weights that sampled, has no say."""
-    found = [metrics for update in updates if update.judged and (metrics := update_metrics(Halves.of(update.judged)))]
+    found = [metrics for update in updates if update.decided and (metrics := update_metrics(Halves.of(update.decided)))]
     return {key: sum(one[key] for one in found) / len(found) for key in (found[0] if found else ())}
 
 

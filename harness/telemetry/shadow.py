@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness.learning.divergence import PolicyPair, divergence
-from harness.learning.learner import Judged, Score, token_batch
+from harness.learning.learner import Decided, Score, token_batch
 from harness.metric_table import POSITION_BUCKETS
 from harness.telemetry.metrics import position_bucket
 from methods.base import Decision, Rule, TokenBatch
@@ -38,22 +38,22 @@ class Minibatch:
     horizon: int
 
     @classmethod
-    def of(cls, judged: list[Judged], horizon: int) -> Minibatch:
+    def of(cls, decided: list[Decided], horizon: int) -> Minibatch:
         """The micro-batches of an update that kept its pairs."""
-        keys = torch.cat([j.batch.response_key for j in judged])
+        keys = torch.cat([j.batch.response_key for j in decided])
         order = keys.argsort()
-        width = max(j.batch.mask.shape[1] for j in judged)
+        width = max(j.batch.mask.shape[1] for j in decided)
 
         def join(pick) -> Tensor:
-            return torch.cat([widened(pick(j), width) for j in judged])[order]
+            return torch.cat([widened(pick(j), width) for j in decided])[order]
 
-        aux = {name: join(lambda j, name=name: j.decision.aux[name]) for name in judged[0].decision.aux}
+        aux = {name: join(lambda j, name=name: j.decision.aux[name]) for name in decided[0].decision.aux}
         return cls(
             PolicyPair(
                 **{name: join(lambda j, name=name: getattr(j.pair, name)) for name in PAIR_TENSORS},
-                vocab_size=judged[0].pair.vocab_size,
+                vocab_size=decided[0].pair.vocab_size,
             ),
-            torch.cat([j.batch.advantages[:, 0] for j in judged])[order],
+            torch.cat([j.batch.advantages[:, 0] for j in decided])[order],
             keys[order],
             join(lambda j: j.divergence),
             join(lambda j: j.entropy),

@@ -224,7 +224,7 @@ def test_families_and_pairs(results):
     rules, variants = drift_families(cells)
     assert list(rules.cells) == ["grpo", "cppo"]
     assert list(variants.cells) == ["cppo", "cppo_no_prefix_budget", "cppo_reversed"]
-    found = [(pair.one, pair.other, pair.among) for pair in drift_pairs([rules, variants]) if pair.metric == "late"]
+    found = [(pair.one, pair.other, pair.num_pairs) for pair in drift_pairs([rules, variants]) if pair.metric == "late"]
     assert found == [("grpo", "cppo", 1), ("cppo_no_prefix_budget", "cppo", 2), ("cppo_reversed", "cppo", 2)]
 
 

@@ -15,7 +15,7 @@ from analysis.power import main as power_command
 from analysis.results import analyse
 from analysis.runs import read_run
 from analysis.serve import state_of
-from analysis.tables.record import Cell, Table, latex, markdown
+from analysis.tables.table import Cell, Table, latex, markdown
 from analysis.verdict import verdict
 from harness.store import RunFolder
 

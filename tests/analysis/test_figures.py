@@ -9,7 +9,7 @@ from made_up import VARIANT_SETTINGS, write_lines, write_run
 from analysis.figures import FIGURES
 from analysis.figures.curves import at_common_windows, band, windowed
 from analysis.figures.draw import draw, legend_columns
-from analysis.figures.record import Matrix, Missing, Plot, sidecar
+from analysis.figures.plot import Matrix, Missing, Plot, sidecar
 from analysis.load import load
 from analysis.results import analyse
 

@@ -50,8 +50,8 @@ def test_without_common_seeds_it_is_welch_at_the_full_level():
 def test_seeds_that_move_together_are_judged_by_pairs():
     one = scores(3, 5)
     other = one + 0.01 + 0.002 * np.random.default_rng(0).standard_normal((5, 1))
-    assert difference(one, other, ([1, 2, 3, 4, 5],) * 2, ONE).way == "paired"
-    assert difference(one, scores(9, 5), ([1, 2, 3, 4, 5],) * 2, ONE, problems="fixed").way == "Welch"
+    assert difference(one, other, ([1, 2, 3, 4, 5],) * 2, ONE).decided_by == "paired"
+    assert difference(one, scores(9, 5), ([1, 2, 3, 4, 5],) * 2, ONE, problems="fixed").decided_by == "Welch"
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_which_seeds_are_paired(one, other, order):
 
 def test_among_several_methods_by_the_studentised_range_and_bonferroni():
     welch, paired = Interval(0.3, 0.1, 6.5), Interval(0.3, 0.08, 4)
-    alone, together = Difference(welch, None), Difference(welch, None, among=5)
+    alone, together = Difference(welch, None), Difference(welch, None, num_means=5)
     reference = scipy.stats.studentized_range
     assert together.p_value == pytest.approx(reference.sf(2**0.5 * 3, 5, 6.5), abs=1e-4)
     assert together.high - 0.3 == pytest.approx(0.1 * reference.ppf(0.95, 5, 6.5) / 2**0.5, rel=1e-4)
     assert alone.p_value == pytest.approx(2 * scipy.stats.t.sf(3, 6.5))
-    both = Difference(welch, paired, among=5)
+    both = Difference(welch, paired, num_means=5)
     assert both.half_widths["paired"] == pytest.approx(0.08 * scipy.stats.t.ppf(1 - 0.015 / 10, 4))
     assert both.half_widths["Welch"] == pytest.approx(0.1 * reference.ppf(0.97, 5, 6.5) / 2**0.5, rel=1e-4)
     assert both.reversed.low == pytest.approx(-both.high) and both.alone == Difference(welch, paired)
@@ -82,14 +82,14 @@ def test_among_several_methods_by_the_studentised_range_and_bonferroni():
 
 @pytest.mark.parametrize("estimate", [0.1, 0.2, 0.3, 0.4])
 def test_p_value_and_interval_say_the_same(estimate):
-    for among in (2, 4):
-        gap = Difference(Interval(estimate, 0.1, 5.0), Interval(estimate, 0.07, 3), among)
+    for num_means in (2, 4):
+        gap = Difference(Interval(estimate, 0.1, 5.0), Interval(estimate, 0.07, 3), num_means)
         assert (gap.p_value < 0.05) == (gap.low > 0)
 
 
 def test_one_seed_tells_nothing():
     gap = difference(scores(0, 1), scores(1, 3), ([1], [1, 2, 3]), ONE)
-    assert not gap.known and np.isnan(gap.low) and gap.p_value == 1.0 and replace(gap, among=4).p_value == 1.0
+    assert not gap.known and np.isnan(gap.low) and gap.p_value == 1.0 and replace(gap, num_means=4).p_value == 1.0
 
 
 def test_runs_without_spread():

@@ -16,8 +16,8 @@ from analysis.pairs import difference
 from analysis.results import analyse
 from analysis.tables import TABLES
 from analysis.tables.cells import significant
-from analysis.tables.record import Cell, Table, as_csv, latex, latex_escape, markdown
 from analysis.tables.runs import per_run
+from analysis.tables.table import Cell, Table, as_csv, latex, latex_escape, markdown
 
 
 def texts(table) -> dict[str, list[str]]:
@@ -73,8 +73,8 @@ def test_every_pair_once_with_its_interval(results):
     assert cell(table, "CISPO − CPPO", "difference").values["mean"] == pytest.approx(0.0694444 - 0.7083333, abs=1e-6)
     alone, together = (cell(table, "CISPO − CPPO", f"95 % {text}").values for text in ("interval", "all pairs together"))
     assert (alone["low"], alone["high"]) == pytest.approx((reference.low, reference.high))
-    assert together["low"] == pytest.approx(replace(reference, among=4).low)
-    assert cell(table, "CISPO − CPPO", "judged by").text == reference.way
+    assert together["low"] == pytest.approx(replace(reference, num_means=4).low)
+    assert cell(table, "CISPO − CPPO", "decided by").text == reference.decided_by
     assert cell(table, "CISPO − CPPO", "P(improvement)").text == "0.00"
     assert cell(table, "CISPO − CPPO", "told apart").text == "yes"
 

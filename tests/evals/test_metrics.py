@@ -45,8 +45,8 @@ def test_maj_at_k_without_a_right_sample():
 
 def test_summary_of_rows():
     rows = [
-        {"n": 4, "num_correct": 1, "num_no_answer": 1, "num_truncated": 2},
-        {"n": 4, "num_correct": 4, "num_no_answer": 0, "num_truncated": 0},
+        {"n": 4, "num_correct": 1},
+        {"n": 4, "num_correct": 4},
     ]
     summary = summarise(rows, ks=[2])
     assert summary == {
@@ -54,8 +54,6 @@ def test_summary_of_rows():
         "num_problems": 2,
         "pass@2": 0.75,
         "pass^2": 0.5,
-        "share_no_answer": 0.125,
-        "share_truncated": 0.25,
     }
     with pytest.raises(ValueError, match="one n"):
         summarise([{"n": 4, "num_correct": 1}, {"n": 8, "num_correct": 1}])

@@ -21,7 +21,7 @@ from harness.rollout.records import Sampling, request_seed
 from harness.run import train
 from harness.runs.attempt import StopRequest, attempt
 from harness.settings.compose import compose_config, compose_plan
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 from harness.vectors import PSEUDO_METHODS, build_rule, load_cases, token_batch
 
 pytestmark = pytest.mark.gpu

@@ -5,28 +5,28 @@ import statistics
 import pytest
 import torch
 
-from harness.learning.learner import Judged, Update
+from harness.learning.learner import Decided, Update
 from harness.telemetry.prefix import MIN_RESPONSES, prefix_metrics, rank_correlation
 from methods.base import Decision, TokenBatch
 
 LENGTHS = [1, 2, 5, 6, 3, 4, 6, 5, 4, 6]
 
 
-def judged(seed: int, lengths: list[int] = LENGTHS) -> Judged:
+def decided(seed: int, lengths: list[int] = LENGTHS) -> Decided:
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(6) < torch.tensor(lengths)[:, None]
     log_ratio = 0.1 * torch.randn(mask.shape, generator=generator)
     divergence = torch.rand(mask.shape, generator=generator).masked_fill(~mask, 7.0)  # what padding holds must not matter
     keep = torch.rand(mask.shape, generator=generator) > 0.3
     batch = TokenBatch(log_ratio, torch.zeros_like(log_ratio), torch.ones_like(log_ratio), mask)
-    return Judged(batch, Decision(torch.ones_like(log_ratio), keep), divergence, torch.zeros_like(log_ratio), None)
+    return Decided(batch, Decision(torch.ones_like(log_ratio), keep), divergence, torch.zeros_like(log_ratio), None)
 
 
-def update(*parts: Judged) -> Update:
+def update(*parts: Decided) -> Update:
     return Update(list(parts), loss=0.0, grad_norm=0.0, skipped=False, num_positions=0)
 
 
-def by_hand(part: Judged) -> dict[str, float]:
+def by_hand(part: Decided) -> dict[str, float]:
     rows = []
     for b, length in enumerate(LENGTHS):
         if length < 2:
@@ -52,32 +52,32 @@ def by_hand(part: Judged) -> dict[str, float]:
 
 
 def test_one_update_by_hand():
-    part = judged(0)
+    part = decided(0)
     assert prefix_metrics([update(part)]) == pytest.approx(by_hand(part), rel=1e-5)
 
 
 def test_updates_are_averaged_and_those_with_few_responses_are_left_out():
-    first, second, few = judged(1), judged(2), judged(3, [4] * (MIN_RESPONSES - 1))
+    first, second, few = decided(1), decided(2), decided(3, [4] * (MIN_RESPONSES - 1))
     expected = {key: (by_hand(first)[key] + by_hand(second)[key]) / 2 for key in by_hand(first)}
     assert prefix_metrics([update(first), update(few), update(second), update()]) == pytest.approx(expected, rel=1e-5)
     assert prefix_metrics([update(few)]) == prefix_metrics([update()]) == {}
 
 
 def test_the_split_into_micro_batches_does_not_matter():
-    part = judged(4)
+    part = decided(4)
     whole, parts = prefix_metrics([update(part)]), prefix_metrics([update(rows(part, 0, 3), rows(part, 3, 10))])
     assert parts == pytest.approx(whole)
 
 
-def rows(part: Judged, start: int, end: int) -> Judged:
+def rows(part: Decided, start: int, end: int) -> Decided:
     batch = part.batch
     cut = TokenBatch(*(t[start:end] for t in (batch.logprobs, batch.rollout_logprobs, batch.advantages, batch.mask)))
     decision = Decision(part.decision.weight[start:end], part.decision.keep[start:end])
-    return Judged(cut, decision, part.divergence[start:end], part.entropy[start:end], None)
+    return Decided(cut, decision, part.divergence[start:end], part.entropy[start:end], None)
 
 
 def test_an_update_at_the_weights_that_sampled_has_no_say():
-    part, equal = judged(5), judged(6)
+    part, equal = decided(5), decided(6)
     equal.divergence *= 1e-6
     assert prefix_metrics([update(equal), update(part)]) == prefix_metrics([update(part)])
 

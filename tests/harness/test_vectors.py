@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.check import main
-from harness.vectors import check_case, compute, load_cases
+from harness.vectors import build_rule, check_case, compute, load_cases
 
 SHIPPED = Path(__file__).parents[1] / "vectors.json"
 
@@ -142,3 +142,10 @@ def test_a_registered_rule_is_found_by_its_own_name(cases):
     case = copy.deepcopy(cases["ppo-random"])
     case["method"], case["params"] = "ppo", {"eps": 0.2}
     assert check_case(case).failure is None
+
+
+def test_settings_left_out_or_null_are_what_the_specification_says():
+    assert build_rule("cppo", {"delta": 0.1, "delta_b": 0.01, "divergence": "given"}).w_min == 0.8
+    assert build_rule("cppo", {"delta": 0.1, "adaptive": True, "divergence": "given"}).delta_b_min == 0.02
+    alone = build_rule("trm", {"delta_max": None, "delta_avg": 0.1, "divergence": "given"})
+    assert type(alone).__name__ == "TRMAvg" and alone.delta == 0.1

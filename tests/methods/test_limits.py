@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from harness.learning.loss import Totals, surrogate_loss, token_scale
+from methods import TokenBatch
 
 
 def assert_same_rule(first, second, batch):
@@ -188,3 +189,16 @@ def test_gradient_is_that_of_the_textbook_objective(name, shipped, batch_of):
         surrogate_loss(ours, advantages, shipped(name)(batch), batch.mask, scale).backward()
         (-objective(textbook, batch)).backward()
         assert_close(ours.grad, textbook.grad.masked_fill(~batch.mask, 0.0))
+
+
+def test_vespo_without_damping_does_not_care_how_large_a_ratio_is(shipped):
+    logprobs = torch.full((1, 60), -1.0)  # W = e^{20·60} is infinite
+    batch = TokenBatch(logprobs, logprobs - 39, torch.ones(1, 60), torch.ones(1, 60))
+    assert_close(shipped("vespo", k_pos=0.0, lam_pos=0.0, k_neg=0.0, lam_neg=0.0)(batch).weight, torch.ones(1, 60))
+
+
+def test_an_adaptive_budget_of_infinite_divergences_is_its_ceiling(shipped):
+    divergence = torch.tensor([[0.1, torch.inf, torch.inf, torch.inf]])
+    batch = TokenBatch(torch.full((1, 4), -1.0), torch.full((1, 4), -1.5), torch.ones(1, 4), torch.ones(1, 4), divergence)
+    rule = shipped("cppo", adaptive=True, delta_b_min=0.02, delta_b_ceiling=2.0, quantile=0.9)
+    assert_close(rule(batch).aux["delta_b"], torch.tensor([0.04]))

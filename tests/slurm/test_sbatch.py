@@ -53,7 +53,7 @@ def test_an_array_line_by_line():
         "srun --unbuffered --output /jobs/LAUNCH/%A_%a_%t_log.out --error /jobs/LAUNCH/%A_%a_%t_log.err --cpus-per-task=8 "
         "python -u -m submitit.core._submit /jobs/LAUNCH",
         "# teardown",
-        "python -m slurm.after /jobs/LAUNCH/runs.json $?",
+        "python -m slurm.requeue /jobs/LAUNCH/runs.json $?",
     ]
 
 

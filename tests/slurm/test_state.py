@@ -130,5 +130,5 @@ def test_status_needs_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, slurm.__main__, slurm.after; assert not {'torch', 'omegaconf', 'transformers'} & set(sys.modules)"
+    code = "import sys, slurm.__main__, slurm.requeue; assert not {'torch', 'omegaconf', 'transformers'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,7 +11,7 @@ import torch
 from models import KINDS, make_experience, make_model
 from torch import Tensor
 
-from harness.distributed import ALONE, Ranks, join
+from harness.distributed import ALONE, Ranks, init_ranks
 from harness.learning.learner import Learner
 from harness.learning.model import load_model, load_tokenizer
 from harness.learning.sharded import whole
@@ -27,7 +27,7 @@ from harness.runs.checkpoint import (
     save_checkpoint,
 )
 from harness.settings.compose import compose_config, compose_rule
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 
 TRAIN = SimpleNamespace(
     lr=1e-3, betas=[0.9, 0.999], adam_eps=1e-8, weight_decay=0.01, clip_norm=0.5, warmup_updates=1, aggregation="token-mean",
@@ -93,7 +93,7 @@ def compare(kind: str, rule: str, num_rows: int, ranks: Ranks, precision: str = 
     alone, divided = Trial(kind, rule, ALONE, precision), Trial(kind, rule, ranks, precision, **savings)
     logprobs = [trial.learner.logprobs(experience)[0] for trial in (alone, divided)]
     updates = [trial.learner.update(experience, Timer(), keep_pairs=True) for trial in (alone, divided)]
-    keys = [sorted(int(key) for j in update.judged for key in j.batch.response_key) for update in updates]
+    keys = [sorted(int(key) for j in update.decided for key in j.batch.response_key) for update in updates]
     return {
         "scale": max(float(gradient.abs().max()) for gradient in alone.gradient.values()),
         "gradient": largest_difference(alone.gradient, divided.gradient),
@@ -142,7 +142,7 @@ def sample(ranks: Ranks) -> dict:
 
 
 def main(out: Path) -> None:
-    ranks = join("cpu")
+    ranks = init_ranks("cpu")
     cases = [(kind, "grpo", 11) for kind in KINDS] + [("qwen3", rule, 11) for rule in ("cppo", "m2po")] + [("qwen3", "pg_is", 1)]
     cases += [("qwen3_moe", "pg_is", 1)]
     found = {"/".join(map(str, case)): compare(*case, ranks) for case in cases}

@@ -10,21 +10,21 @@ from collections.abc import Callable
 
 import torch
 
-from harness.distributed import here, join
+from harness.distributed import current_ranks, init_ranks
 from harness.parts import Parts
 from harness.run import train
 from harness.runs.attempt import StopRequest, attempt
 from harness.settings.compose import compose_plan
 
 
-def parity_rewards(self: Parts, step: int, rollout) -> torch.Tensor:
+def parity_rewards(self: Parts, step: int, rollout) -> tuple[torch.Tensor, int]:
     """A reward that ten tokens can earn, so that every step has something to learn."""
-    return ((rollout.tokens.sum(-1) + torch.arange(len(rollout.tokens))) % 2).float()
+    return ((rollout.tokens.sum(-1) + torch.arange(len(rollout.tokens))) % 2).float(), 0
 
 
 def dying(die: dict, method: Callable) -> Callable:
     def wrapped(self: Parts, step: int, *rest):
-        if step == die["step"] and here().rank == die["rank"]:
+        if step == die["step"] and current_ranks().rank == die["rank"]:
             if die["how"] == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise KeyError("the graphics card fell out")
@@ -35,7 +35,7 @@ def dying(die: dict, method: Callable) -> Callable:
 
 def main(orders: dict) -> None:
     torch.set_num_threads(1)
-    join("cpu")
+    init_ranks("cpu")
     plan = compose_plan(orders["overrides"])
     Parts.rewards = parity_rewards
     if orders.get("die"):

@@ -157,3 +157,11 @@ def test_sample_estimators_average_to_the_divergence():
     for name in ("k1", "k3"):
         assert_close((mu * divergence(name, pair)[0]).sum(), full_kl(log_mu, log_pi)[0, 0])
     assert_close(divergence("k2", pair), divergence("abs_log_ratio", pair) ** 2 / 2)
+
+
+def test_what_the_sampled_token_displaces_adds_nothing_even_if_ruled_out():
+    log_mu = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log().expand(1, 1, 4)
+    log_pi = torch.tensor([0.6, 0.0, 0.3, 0.1], dtype=torch.float64).log().expand(1, 1, 4)
+    pair = pair_of(log_mu, log_pi, torch.tensor([[2]]), 2)
+    # E = {0, 2}: 0.4 ln(0.4/0.6) + 0.2 ln(0.2/0.3) + 0.4 ln(0.4/0.1)
+    assert_close(divergence("topk_kl", pair, "replace"), torch.tensor([[0.3112386795830572]], dtype=torch.float64))

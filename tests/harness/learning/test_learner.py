@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from harness.learning import head
 from harness.learning.experience import build_experience, cheapest_cuts, microbatches, minibatches
-from harness.learning.head import compiled, logit_slopes, token_logprobs, token_scores
+from harness.learning.head import compiled, logit_gradients, token_logprobs, token_scores
 from harness.learning.learner import Learner
 from harness.rollout.records import Rollout
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 from methods import METHODS
 from methods.base import Decision
 
@@ -132,7 +132,7 @@ def test_compiled_passes_over_logits_equal_plain_ones(softcap):
         some = logits[:rows], tokens[:rows]
         plain = token_scores(*some, ids[:rows], softcap, None)
         torch.testing.assert_close(compiled(token_scores)(*some, ids[:rows], softcap, None), plain)
-        ways = (logit_slopes, compiled(logit_slopes))
+        ways = (logit_gradients, compiled(logit_gradients))
         expected, found = (way(some[0].clone(), some[1], plain[-1], coefficient[:rows], softcap) for way in ways)
         torch.testing.assert_close(found, expected)
 
@@ -164,7 +164,7 @@ def test_every_rule_takes_a_step(name):
     update = Learner(model, compose_rule(name), TRAIN, 9).update(make_experience()[1], Timer())
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert not update.skipped and torch.isfinite(after).all()
-    kept = sum(float((j.decision.keep * j.batch.mask).sum()) for j in update.judged)
+    kept = sum(float((j.decision.keep * j.batch.mask).sum()) for j in update.decided)
     assert torch.equal(before, after) == (kept == 0)
 
 

@@ -19,7 +19,7 @@ from harness.runs.attempt import StopRequest, attempt
 from harness.runs.checkpoint import model_tensors
 from harness.runs.trained import find_trained
 from harness.settings.compose import compose_config, compose_plan, compose_rule, expand_model
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 
 PROMPTS, SEEDS = [[5, 6, 7], [8, 9, 10, 11, 12], [4]], list(range(12))
 
@@ -42,9 +42,9 @@ def kind(request):
     return request.param
 
 
-def make_learner(model, **savings) -> Learner:
+def make_learner(model, **memory_savings) -> Learner:
     config = compose_config(["train.lr=0.01", "train.warmup_updates=0", "train.token_budget=40"])
-    return Learner(model, compose_rule("pg_is"), config.train, 9, **savings)
+    return Learner(model, compose_rule("pg_is"), config.train, 9, **memory_savings)
 
 
 def test_logprobs_are_those_of_the_models_own_logits(kind):

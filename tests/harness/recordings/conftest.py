@@ -19,7 +19,7 @@ def short_run(root, overrides: list[str]) -> SimpleNamespace:
     from harness.parts import build
     from harness.run import learn
     from harness.settings.compose import compose_plan
-    from harness.telemetry.timing import Timer
+    from harness.timing import Timer
 
     plan = compose_plan([*SMALL, *overrides, f"runs_dir={root}"])
     plan.folder.path.mkdir(parents=True)

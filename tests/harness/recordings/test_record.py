@@ -14,9 +14,9 @@ from harness.learning.experience import response_keys
 from harness.parts import build
 from harness.rollout.records import request_seed
 from harness.run import learn
-from harness.telemetry.record import batch_path, number, numbers, read_minibatch, recording_due, trace_path, write_minibatch
+from harness.telemetry.recording import batch_path, number, numbers, read_minibatch, recording_due, trace_path, write_minibatch
 from harness.telemetry.shadow import Minibatch
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 from methods import METHODS
 
 
@@ -106,7 +106,7 @@ def test_a_limit_below_one_response_writes_nothing(recorded, tmp_path, caplog):
 
 def test_another_format_is_refused(recorded, tmp_path, monkeypatch):
     minibatch, _ = read_minibatch(batch_path(recorded.folder.path, 2))
-    monkeypatch.setattr("harness.telemetry.record.FORMAT", 2)
+    monkeypatch.setattr("harness.telemetry.recording.FORMAT", 2)
     write_minibatch(tmp_path / "new.safetensors", minibatch, {}, 32)
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format 2"):

@@ -10,7 +10,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 
 from harness.learning.divergence import PolicyPair, divergence, kl_direction
-from harness.learning.learner import Judged, token_batch
+from harness.learning.learner import Decided, token_batch
 from harness.metric_table import POSITION_BUCKETS
 from harness.settings.compose import compose_rule, shipped_rules
 from harness.telemetry import shadow
@@ -112,22 +112,22 @@ def test_each_distinct_score_is_computed_once(monkeypatch):
     assert sorted(asked) == [("topk_kl", "union"), ("topk_tv", "union")]
 
 
-def judged(minibatch: Minibatch, rule: Rule, rows: list[int], width: int) -> Judged:
+def decided(minibatch: Minibatch, rule: Rule, rows: list[int], width: int) -> Decided:
     cut = lambda value: value[rows, :width]
     names = ("tokens", "logprobs", "rollout_logprobs", "topk_ids", "topk_logprobs", "rollout_topk_logprobs", "mask")
     pair = PolicyPair(**{name: cut(getattr(minibatch.pair, name)) for name in names}, vocab_size=minibatch.pair.vocab_size)
     score = lambda name, topk_set: divergence(name, pair, topk_set)
     batch = token_batch(rule, pair, score, minibatch.advantages[rows], minibatch.response_key[rows], minibatch.horizon)
-    return Judged(batch, rule(batch), score("topk_tv", "union"), cut(minibatch.entropy), pair)
+    return Decided(batch, rule(batch), score("topk_tv", "union"), cut(minibatch.entropy), pair)
 
 
 @pytest.mark.parametrize("name", ["cppo", "trm", "pdm", "grpo"])
 def test_no_split_into_micro_batches_changes_it(name):
     minibatch, rule = random_minibatch(), shipped_rules()[name]
     lengths = minibatch.mask.sum(-1)
-    whole = Minibatch.of([judged(minibatch, rule, [3, 1, 0, 2, 5, 4], 12)], 12)
+    whole = Minibatch.of([decided(minibatch, rule, [3, 1, 0, 2, 5, 4], 12)], 12)
     halves = ([4, 0, 2], [5, 3, 1])
-    split = Minibatch.of([judged(minibatch, rule, rows, int(lengths[rows].max())) for rows in halves], 12)
+    split = Minibatch.of([decided(minibatch, rule, rows, int(lengths[rows].max())) for rows in halves], 12)
     assert whole.response_key.tolist() == list(range(6))
     assert torch.equal(whole.advantages, minibatch.advantages)
     for one in (whole, split):

@@ -74,7 +74,7 @@ def tiny_train():
     from harness.run import train
 
     def rewards(self, step, rollout):
-        return ((rollout.tokens.sum(-1) + torch.arange(len(rollout.tokens))) % 2).float()
+        return ((rollout.tokens.sum(-1) + torch.arange(len(rollout.tokens))) % 2).float(), 0
 
     def run(plan, stop):
         with pytest.MonkeyPatch.context() as patch:

@@ -226,8 +226,8 @@ def test_an_interrupt_in_the_middle_of_a_step_is_preempted_and_resumes(
 def test_an_update_that_is_not_finite_is_skipped_counted_and_marked(tiny_plan, tiny_train, tmp_path, monkeypatch, broken, what):
     backward = Learner.backward
 
-    def poisoned(self, judged, logprobs, totals):
-        loss = backward(self, judged, logprobs, totals)
+    def poisoned(self, decided, logprobs, totals):
+        loss = backward(self, decided, logprobs, totals)
         if self.num_updates != 3:
             return loss
         if what == "loss":

@@ -13,7 +13,7 @@ import pytest
 import harness.files as files
 import harness.runs.checkpoint as checkpoint
 from harness.runs.attempt import StopRequest, attempt
-from harness.telemetry.timing import Timer
+from harness.timing import Timer
 
 
 class Recorder:

@@ -85,6 +85,6 @@ def test_each_rank_counts_for_itself_and_all_hear_of_it(monkeypatch):
 
 def test_alone_everything_is_what_it_was():
     value = object()
-    assert ALONE.agree(value) is value and ALONE.gather(value) == ALONE.gather_to_first(value) == [value]
-    assert ALONE.first(lambda: value) is value and ALONE.sum(2.5) == 2.5 and ALONE.any(True) and not ALONE.any(False)
+    assert ALONE.broadcast(value) is value and ALONE.gather(value) == ALONE.gather_to_first(value) == [value]
+    assert ALONE.on_first(lambda: value) is value and ALONE.sum(2.5) == 2.5 and ALONE.any(True) and not ALONE.any(False)
     assert Ranks() == ALONE and ALONE.is_first and ALONE.mesh is None

@@ -9,7 +9,7 @@ from harness.distributed import Ranks
 from harness.rollout.records import Rollout, RolloutEngine, Sampling, join
 
 
-class DividedEngine:
+class DataParallelEngine:
     """The engines of all ranks as one: each samples the responses to its share of the prompts, and all get all of them.
 
     A response depends on its own seed, whoever samples it: tokens are those of one rank but for draws that float rounding flips.

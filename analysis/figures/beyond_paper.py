@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from analysis.compare import calm_methods, pooled_spread
+from analysis.compare import pooled_spread, uncollapsed_methods
 from analysis.figures.curves import metric_series
 from analysis.figures.paper import SWEEP, all_looks, step_label
-from analysis.figures.record import Line, Matrix, Missing, Panel, Plot, Series
+from analysis.figures.plot import Line, Matrix, Missing, Panel, Plot, Series
 from analysis.pairs import Spread, power_of_pair
 from analysis.recordings import agreement
 from analysis.results import Results
@@ -178,7 +178,7 @@ def fig_power(results: Results) -> Plot | Missing:
         comparison = results.comparison(group)
         spread = pooled_spread(comparison)
         if spread is not None and spread.sd > 0:
-            run_ids = runs_behind(group, calm_methods(comparison))
+            run_ids = runs_behind(group, uncollapsed_methods(comparison))
             curves = [power_curve(points, spread, i, run_ids) for i, points in enumerate((1, 2, 5, 10))]
             present = max(len(group.methods[name].runs) for name in comparison.means)
             title = f"{results.group_label(group)}: sd {100 * spread.sd:.1f} points, correlation {spread.correlation:.2f}"

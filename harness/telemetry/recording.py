@@ -46,7 +46,7 @@ def due(step: int, every: int) -> bool:
 def record_step(parts: Parts, step: int, updates: list[Update], rollout: Rollout, rewards: Tensor) -> None:
     """Record the step's last update, which kept its pairs. rewards [B]."""
     record = parts.config.record
-    minibatch = Minibatch.of(updates[-1].judged, parts.learner.horizon)
+    minibatch = Minibatch.of(updates[-1].decided, parts.learner.horizon)
     when = {"step": step, "update": len(updates)}
     if due(step, record.shadow_every):
         rules = shipped_rules()

@@ -26,7 +26,7 @@ class Timer:
 
 
 def throughput(row: dict[str, float]) -> dict[str, float]:
-    """Rates and shares derived from the sums of the same row."""
+    """Tokens per second, from the sums of the same row."""
     learner_seconds = sum(row.get(f"time/{stage}", 0.0) for stage in ("forward_backward", "rule", "optimizer", "minibatch_pass"))
     derived = {}
     if row.get("time/rollout") and row.get("cost/sampled_tokens"):
