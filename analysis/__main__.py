@@ -11,6 +11,7 @@ python -m analysis --study --out results/study      the study's tables and figur
 
 from __future__ import annotations
 
+import os
 import sys
 
 from analysis import diff, packs, power, serve
@@ -25,6 +26,7 @@ from analysis.runs import InputError
 from analysis.study import command as study
 from analysis.tables import TABLES
 from analysis.verdict import verdict
+from harness.files import WriteError
 
 COMMANDS = {
     "power": power.main,
@@ -53,5 +55,10 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except InputError as error:
+        sys.stdout.flush()
+    except (InputError, WriteError) as error:
         sys.exit(f"analysis: {error}")
+    except BrokenPipeError:  # the reader (head, less) has seen enough; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit("analysis: stopped")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.complete import require_complete
+from analysis.progress import progress
 from analysis.runs import InputError, Run, mixed_settings, read_run
+from harness.files import write_atomic
 from harness.store import RunFolder, find_runs
 
 ReadRows = Callable[[RunFolder, str], list[dict]]  # a table's rows, by its name
@@ -58,15 +62,21 @@ def load(
     pairs = sorted(((read_run(folder), folder) for folder in folders.values()), key=lambda pair: pair[0].run_id)
     runs = [run for run, _ in pairs]
     refuse_duplicates(runs)
-    mixed = mixed_settings(runs)
+    begun = [run for run in runs if run.finished or run.step > 0]  # one that failed at once is compared with none
+    mixed = mixed_settings(begun)
     if mixed and not allow_mixed:
         raise InputError(
             "runs of one comparison group differ in more than method and seed:\n  " + "\n  ".join(mixed) + "\n"
             "give the folders of one setting, or name the other setting's runs as another experiment; "
             "--allow-mixed compares them anyway, a seed of a method once, and says so on every page"
         )
-    refuse_seeds_twice(runs)
-    tables = [tuple(read_table(run, folder, name, cache, rows) for name in ("metrics", "evals")) for run, folder in pairs]
+    refuse_seeds_twice(begun)
+    tables = [
+        tuple(read_table(run, folder, name, cache, rows) for name in ("metrics", "evals"))
+        for run, folder in progress(pairs, "reading runs")
+    ]
+    for (run, folder), (metrics, evals) in zip(pairs, tables, strict=True):
+        require_complete(run, folder, metrics, evals)
     metrics, evals = (stack(runs, [pair[i] for pair in tables]) for i in (0, 1))
     return Sweep(runs, metrics, evals, mixed)
 
@@ -93,15 +103,12 @@ def read_table(run: Run, folder: RunFolder, name: str, cache: Path | None, rows:
         return parse(rows(folder, name), name)
     family = f"v{CACHE_VERSION}-{name}-{hashlib.sha256(run.run_id.encode()).hexdigest()[:16]}"
     stored = cache / f"{family}-{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}.parquet"
-    if stored.exists():
+    with suppress(OSError, ValueError):  # none, or damaged: parsed anew
         return pd.read_parquet(stored)
     table = parse(rows(folder, name), name)
-    cache.mkdir(parents=True, exist_ok=True)
     for old in cache.glob(f"{family}-*"):
-        old.unlink()
-    aside = stored.with_suffix(".tmp")
-    table.to_parquet(aside)
-    aside.replace(stored)
+        old.unlink(missing_ok=True)
+    write_atomic(stored, table.to_parquet())
     return table
 
 

@@ -34,7 +34,7 @@ def parse(argv: list[str], known: Iterable[str]) -> Options:
         "files), python -m analysis --study -h (the study's tables from its packs).",
     )
     parser.add_argument("roots", nargs="+", type=folder, metavar="RUNS", help="run folders, or folders that hold them")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="where to write (default: results)")
+    parser.add_argument("--out", type=new_folder, default=Path("results"), help="where to write (default: results)")
     parser.add_argument("--only", type=names, default=(), help="comma-separated names, such as table1,fig4 (default: everything)")
     add_formats(parser)
     rules = ", ".join(f"{name}: {rule.meaning}" for name, rule in SELECTION_RULES.items())
@@ -65,6 +65,12 @@ def formats(text: str) -> tuple[str, ...]:
     for unknown in set(names(text)) - set(FORMATS):
         raise argparse.ArgumentTypeError(f"{unknown}: choose from {', '.join(FORMATS)}")
     return names(text)
+
+
+def new_folder(text: str) -> Path:
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file: give a folder")
+    return Path(text)
 
 
 def folder(text: str) -> Path:

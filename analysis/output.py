@@ -9,6 +9,7 @@ from analysis.figures.draw import draw, save
 from analysis.figures.plot import Missing, Plot
 from analysis.figures.plot import sidecar as figure_sidecar
 from analysis.tables.table import WRITERS, Table, red, sidecar
+from harness.files import write_atomic, writing
 
 TABLE_FORMATS = tuple(WRITERS)
 FIGURE_FORMATS = ("pdf", "svg", "png")
@@ -22,10 +23,11 @@ class Output:
         self.captions: dict[str, list[str]] = {}  # title, then notes
         self.missing: list[str] = []
         self.pages: list[str] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def text(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(text, encoding="utf-8", newline="\n")
+        write_atomic(self.folder / name, text)
 
     def page(self, name: str, text: str) -> None:
         """A text that the summary names."""
@@ -54,7 +56,8 @@ class Output:
         if endings:
             drawn = draw(figure, warning)
             for ending in endings:
-                save(drawn, self.folder / f"{name}.{ending}", ending)
+                with writing(path := self.folder / f"{name}.{ending}"):
+                    save(drawn, path, ending)
         self.json(f"{name}.json", figure_sidecar(figure) | {"warning": warning})
 
     def index(self, warning: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def pack_main(argv: list[str]) -> None:
     parser.add_argument("roots", nargs="+", type=existing_folder, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, default=PACKS, help=f"where to write (default: {PACKS})")
     options = parser.parse_args(argv)
+    if not any(folder.finished for folder in find_runs(*options.roots)):
+        raise InputError(f"no finished runs under {', '.join(map(str, options.roots))}: give folders that hold some")
     for path in pack(options.roots, options.out):
         print(f"packed {path} ({path.stat().st_size / 1000:.1f} kB)")
     print(size_line(options.out))
@@ -104,9 +107,13 @@ def encode(packed: dict) -> bytes:
 
 
 def decode(path: Path) -> dict:
-    packed = json.loads(gzip.decompress(path.read_bytes()))
-    if packed.get("format") != FORMAT:
-        raise InputError(f"{path} has format {packed.get('format')}, this code reads {FORMAT}")
+    try:
+        packed = json.loads(gzip.decompress(path.read_bytes()))
+    except (EOFError, ValueError, OSError, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}): restore it, or pack its run again") from error
+    number = packed.get("format") if isinstance(packed, dict) else None
+    if number != FORMAT:
+        raise InputError(f"{path} has format {number}, this code reads {FORMAT}")
     return packed
 
 

@@ -25,24 +25,27 @@ SEEDS = (2, 3, 5, 8, 10, 20)
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    differences = [float(text) for text in options.differences.split(",")]
     if not options.roots:
-        print(report("no runs given, defaults", DEFAULT_TEXT, DEFAULT, differences, None))
+        print(report("no runs given, defaults", DEFAULT_TEXT, DEFAULT, options.differences, None))
         return
     results = analyse(load(options.roots, allow_mixed=options.allow_mixed), options.select)
     if results.warning:
         print(results.warning + "\n")
     for group in results.groups:
-        print(group_report(results, group, differences))
+        print(group_report(results, group, options.differences))
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis power", description=__doc__.splitlines()[0])
     parser.add_argument("roots", nargs="*", type=folder, metavar="RUNS", help="run folders whose spread to use (default: none)")
-    parser.add_argument("--differences", default="1,2,5,10", help="true differences in points (default: 1,2,5,10)")
+    parser.add_argument("--differences", type=numbers, default="1,2,5,10", help="true differences in points (default: 1,2,5,10)")
     parser.add_argument("--select", choices=list(SELECTION_RULES), default=PRIMARY_RULE, help="score of a run")
     parser.add_argument("--allow-mixed", action="store_true", help="use runs whose shared settings differ")
     return parser.parse_args(argv)
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 def group_report(results: Results, group, differences: list[float]) -> str:

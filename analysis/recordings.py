@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.runs import Run
+from analysis.runs import InputError, Run
 from harness.files import read_json
 from harness.store import RunFolder, by_step
 
@@ -43,9 +43,12 @@ class TracedResponse:
 def traced_responses(run: Run) -> list[TracedResponse]:
     """Of the run's last trace, under its own rule if that has a prefix budget, else under CPPO's shipped settings."""
     trace = last_trace(run.path)
-    return (
-        [] if trace is None else [traced for response in trace["responses"] if (traced := budgeted(run, trace["step"], response))]
-    )
+    if trace is None:
+        return []
+    try:
+        return [traced for response in trace["responses"] if (traced := budgeted(run, trace["step"], response))]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the last file in {run.path}/traces is damaged ({error!r}): move it away") from error
 
 
 def last_trace(folder: Path) -> dict | None:

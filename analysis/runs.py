@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.style import TUNED
+from harness.files import content_hash
 from harness.store import FINISHED_STATES, RunFolder
 
 TYPED = "python -m harness"  # how a command begins that a user gave; an attempt requeued by SLURM holds its launcher's instead
@@ -123,9 +124,34 @@ def read_run(folder: RunFolder) -> Run:
     if config is None:
         raise InputError(f"{folder.path}/config.json cannot be read: remove the folder, or re-issue its run")
     try:
+        require_unchanged(folder, config, status)
         return as_run(folder, config, status)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder.path} is not a run of this harness ({type(error).__name__}: {error}): leave it out") from error
+
+
+STATUS_TYPES = {
+    "state": str, "step": int, "collapse_step": int, "mismatch_step": int, "reason": str, "collapse_reason": str,
+    "mismatch_reason": str, "command": str,
+}  # fmt: skip
+
+
+def require_unchanged(folder: RunFolder, config: dict, status: dict) -> None:
+    """InputError if a run does not carry the settings and the identity that it was made with."""
+    settings = config["settings"]
+    shared = {key: value for key, value in settings.items() if key not in ("method", "seed")}
+    hashes = {"config_hash": content_hash(settings), "settings_fingerprint": content_hash(shared)}
+    for key, expected in hashes.items():
+        if config[key] != expected:
+            raise InputError(f"{folder.path}/config.json was edited: its {key} is not that of its settings: leave the run out")
+    own = {key: config[key] for key in ("run_id", "preset", "model", "experiment", "seed")} | {"method": config["rule"]}
+    for key, value in own.items():
+        if status.get(key, value) != value:
+            both = f"{key} is {value!r} in config.json and {status[key]!r} in status.json"
+            raise InputError(f"{folder.path}: {both}: leave the run out")
+    for key, kind in STATUS_TYPES.items():
+        if status.get(key) is not None and type(status[key]) is not kind:
+            raise InputError(f"{folder.path}/status.json is damaged: {key} is {status[key]!r}: leave the run out")
 
 
 def as_run(folder: RunFolder, config: dict, status: dict) -> Run:

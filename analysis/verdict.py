@@ -26,6 +26,8 @@ def paragraph(results: Results, comparison: Comparison) -> str:
     name = f"**{comparison.group.group.label}**"
     if not comparison.means:
         return f"{name}: no finished run has been evaluated, so nothing can be said yet.{unfinished(results, comparison)}"
+    if comparison.group.steps_E.max() == 0:
+        return f"{name}: the window holds no evaluation but that before any training, so nothing can be said of the rules."
     sentences = [
         opening(comparison),
         standing(comparison),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 
-from harness.files import read_json
+from harness.files import content_hash, read_json
 from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, find_runs
 
 
@@ -32,18 +29,15 @@ def headline(folder: RunFolder) -> str:
 
 def examine(folder: RunFolder) -> Iterator[str]:
     """What is wrong, a line each with its remedy; nothing for a whole folder. A run that stopped half-way can be whole."""
-    yield from check_config(folder)
-    yield from check_status(folder)
-    yield from check_lines(folder)
-    yield from check_steps(folder)
-    yield from check_evaluations(folder)
-    yield from check_samples(folder)
-    yield from check_checkpoints(folder)
+    for check in (check_config, check_status, check_lines, check_steps, check_evaluations, check_samples, check_checkpoints):
+        try:
+            yield from check(folder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # damage of a kind that no check expects
+            what = check.__name__.removeprefix("check_")
+            yield f"its {what} cannot be checked: a file does not hold what it should ({type(error).__name__}: {error})"
 
 
 def check_config(folder: RunFolder) -> Iterator[str]:
-    from harness.settings.identity import content_hash
-
     config = folder.read_config()
     if config is None:
         yield "config.json is not readable: the run's command writes it again"
@@ -64,30 +58,22 @@ def check_status(folder: RunFolder) -> Iterator[str]:
 
 
 def check_lines(folder: RunFolder) -> Iterator[str]:
-    """A half-written last line is the mark of a kill; readers pass over it, so it is no loss, but it is said."""
+    """A killed run leaves half a line and writes its row again when it resumes. What is lost for good shows as missing rows."""
     for name in ROW_KEYS:
-        path = folder.path / f"{name}.jsonl"
-        lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-        broken = [number for number, line in enumerate(lines, 1) if line and not is_row(line)]
-        if broken:
-            yield f"{path.name}: lines {broken} are half-written (readers pass over them; no row that was acknowledged is lost)"
-
-
-def is_row(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except json.JSONDecodeError:
-        return False
+        if lines := folder.damaged_lines(name):
+            yield f"{name}.jsonl: lines {lines} are half-written or damaged; readers pass over them"
 
 
 def check_steps(folder: RunFolder) -> Iterator[str]:
     steps = {row["step"] for row in folder.rows("metrics")}
-    missing = sorted(set(range(1, max(steps, default=0) + 1)) - steps)
-    if missing:
-        yield f"metrics.jsonl has no rows for steps {missing}"
     expected = ((folder.read_config() or {}).get("settings") or {}).get("train", {}).get("steps")
-    if folder.state == "completed" and max(steps, default=0) != expected:
-        yield f"status.json says completed, but metrics.jsonl ends at step {max(steps, default=0)} of {expected}"
+    last = max(steps, default=0)
+    if beyond := sorted(step for step in steps if step > expected):
+        yield f"metrics.jsonl has rows of steps {beyond}, and the run has {expected} steps"
+    if missing := sorted(set(range(1, min(last, expected) + 1)) - steps):
+        yield f"metrics.jsonl has no rows for steps {missing}"
+    if folder.state == "completed" and last != expected:
+        yield f"status.json says completed, but metrics.jsonl ends at step {last} of {expected}"
 
 
 def check_evaluations(folder: RunFolder) -> Iterator[str]:
@@ -100,32 +86,31 @@ def check_evaluations(folder: RunFolder) -> Iterator[str]:
         if found != everything:
             share = f"{len(found)} of {len(everything)} problems"
             yield f"evals.jsonl: the evaluation at step {step} has {share}; the run's command repeats it"
-    missing = sorted(evaluated_steps(folder) - problems.keys()) if folder.state == "completed" else []
+    missing = sorted(folder.planned_evaluations(folder.last_step()) - problems.keys()) if folder.state == "completed" else []
     if missing:
         yield f"evals.jsonl has no evaluation of steps {missing}"
 
 
-def evaluated_steps(folder: RunFolder) -> set[int]:
-    """At which steps a run of these settings is evaluated."""
-    settings = (folder.read_config() or {}).get("settings") or {}
-    if not settings.get("eval", {}).get("benchmarks"):
-        return set()
-    last, every = settings["train"]["steps"], settings["eval"]["every"]
-    return {0, last, *range(every, last, every)}
-
-
 def check_samples(folder: RunFolder) -> Iterator[str]:
-    samples = by_step(folder.path / "samples", ".jsonl.gz")
-    for path in samples.values():
+    """Readable, of every evaluation, and graded as evals.jsonl counts them."""
+    from harness.evaluation import eval_rows, read_samples
+
+    files, stored = by_step(folder.path / "samples", ".jsonl.gz"), folder.rows("evals")
+    for step, path in files.items():
         try:
-            with gzip.open(path, "rt") as file:
-                for line in file:
-                    json.loads(line)
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+            counted = {counts(row) for row in eval_rows(read_samples(path))}
+        except (OSError, ValueError) as error:
             yield f"samples/{path.name} is damaged ({error})"
-    missing = sorted({row["step"] for row in folder.rows("evals")} - samples.keys()) if samples else []
+            continue
+        if differing := len({counts(row) for row in stored if row["step"] == step} - counted):
+            yield f"samples/{path.name}: {differing} rows of evals.jsonl count other verdicts than its samples have"
+    missing = sorted({row["step"] for row in stored} - files.keys()) if files else []
     if missing:
         yield f"samples/ has none of the evaluations at steps {missing}"
+
+
+def counts(row: dict) -> tuple:
+    return tuple(row[name] for name in ("step", "benchmark", "problem_id", "n", "num_correct"))
 
 
 def check_checkpoints(folder: RunFolder) -> Iterator[str]:

@@ -6,13 +6,16 @@ Strict JSON: a number that is not finite is stored as null.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+MAX_STEP = 10**9  # no run has as many: a larger number is damage
 
 
 def now() -> str:
@@ -83,10 +86,10 @@ def write_json(path: Path, value) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """None when the file is absent, empty or torn: the caller decides what that means."""
+    """None when the file is absent, empty, torn or not a file: the caller decides what that means."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -119,31 +122,51 @@ def _ends_in_half_a_line(file) -> bool:
     return file.read(1) != b"\n"
 
 
-def read_rows(path: Path, key: tuple[str, ...]) -> list[dict]:
+def content_hash(value: object) -> str:
+    """16 hex digits that stand for a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+IsRow = Callable[[dict], bool]
+
+
+def read_rows(path: Path, key: tuple[str, ...], is_row: IsRow = lambda row: True) -> list[dict]:
     """All rows of a JSON Lines file as `parse_rows` sees them; none if it does not exist."""
     if not path.exists():
         return []
     with open(path, encoding="utf-8", errors="replace") as file:
-        return parse_rows(file, key)
+        return parse_rows(file, key, is_row)
 
 
-def parse_rows(lines: Iterable[str], key: tuple[str, ...]) -> list[dict]:
-    """Rows in order of their step; of several rows with one key the last wins; half-written lines are passed over."""
+def parse_rows(lines: Iterable[str], key: tuple[str, ...], is_row: IsRow = lambda row: True) -> list[dict]:
+    """Rows in order of their step; of several rows with one key the last wins.
+
+    A line that is half-written, or whose values `is_row` does not accept, is passed over.
+    """
     rows = {}
     for row in _values(list(lines)):
-        with suppress(KeyError, TypeError):
-            rows[tuple(row[name] for name in key)] = row
+        if is_step_row(row, key) and is_row(row):
+            identity = tuple(row[name] for name in key)
+            rows.pop(identity, None)  # rows of a step keep the order in which they were written last
+            rows[identity] = row
     return sorted(rows.values(), key=lambda row: row["step"])
+
+
+def is_step_row(row: object, key: tuple[str, ...]) -> bool:
+    """Whether a line's value is a row of some step with all parts of its key."""
+    if not isinstance(row, dict) or type(row.get("step")) is not int or not 0 <= row["step"] < MAX_STEP:
+        return False
+    return all(isinstance(row.get(name), str | int) for name in key)
 
 
 def _values(lines: list[str]) -> list:
     """Of whole lines all at once, which takes half the time; where one is broken, line by line."""
-    with suppress(json.JSONDecodeError):
+    with suppress(ValueError, RecursionError):
         values = json.loads(f"[{','.join(lines)}]")
         if len(values) == len(lines):
             return values
     values = []
     for line in lines:
-        with suppress(json.JSONDecodeError):
+        with suppress(ValueError, RecursionError):
             values.append(json.loads(line))
     return values

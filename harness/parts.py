@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -206,7 +207,7 @@ def memory_savings(cluster: ClusterConfig) -> dict[str, bool]:
 
 def restore(parts: Parts) -> None:
     ranks, root = parts.ranks, parts.folder.path / "checkpoints"
-    checkpoint = load_checkpoint(root) if ranks.is_first else None
+    checkpoint = load_checkpoint(root, last_whole_step(parts)) if ranks.is_first else None
     facts = ranks.broadcast(checkpoint and replace(checkpoint, model={}, optimizer={}))
     if facts is None:
         return
@@ -217,6 +218,21 @@ def restore(parts: Parts) -> None:
     parts.done = facts.step
     log.info("resuming %s after step %d", parts.plan.run_id, parts.done)
     look_back(parts)
+
+
+def last_whole_step(parts: Parts) -> int:
+    """The last step up to which all rows of metrics and of planned evaluations are stored; −1 if none is.
+
+    A checkpoint beyond it would leave a gap for ever.
+    """
+    folder, steps = parts.folder, parts.config.train.steps
+    measured = {0} | {row["step"] for row in folder.rows("metrics")}
+    num_evaluated = Counter(row["step"] for row in folder.rows("evals"))
+    short = {step for step in folder.planned_evaluations(steps) if num_evaluated[step] < len(parts.questions)}
+    gap = next((step for step in range(steps + 1) if step not in measured or step in short), steps + 1)
+    if gap <= folder.newest_checkpoint():
+        log.warning("%s: rows of step %d are lost: going on from the checkpoint before it", folder.path, gap)
+    return gap - 1
 
 
 def look_back(parts: Parts) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,18 +26,50 @@ from harness.lock import RunLock
 FINISHED_STATES = ("completed", "collapsed")  # collapsed: stopped by the collapse rule before its last step
 TERMINAL_STATES = (*FINISHED_STATES, "failed")
 
+SUMS = ("attempts", "seconds", "device_hours", "ranks")  # in the status
 ROW_KEYS = {"metrics": ("step",), "evals": ("step", "benchmark", "problem_id"), "shadow": ("step", "rule")}
+
+
+def is_number(value: object) -> bool:
+    """A finite number, or null, which stands for one that is not finite."""
+    return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
+
+
+def is_metrics_row(row: dict) -> bool:
+    return all(is_number(value) for value in row.values())
+
+
+def is_evals_row(row: dict) -> bool:
+    n, num_correct = row.get("n"), row.get("num_correct")
+    return type(n) is int and type(num_correct) is int and 0 <= num_correct <= n and n > 0
+
+
+def is_shadow_row(row: dict) -> bool:
+    return "jaccard" in row and is_number(row["jaccard"])
+
+
+IS_ROW = {"metrics": is_metrics_row, "evals": is_evals_row, "shadow": is_shadow_row}
 
 
 @dataclass(frozen=True)
 class RunFolder:
     path: Path
 
+    def planned_evaluations(self, last: int) -> set[int]:
+        """Steps up to `last` at which a run of these settings is evaluated."""
+        settings = (self.read_config() or {}).get("settings") or {}
+        if not settings.get("eval", {}).get("benchmarks"):
+            return set()
+        steps, every = settings["train"]["steps"], settings["eval"]["every"]
+        return {step for step in (0, *range(every, steps, every), steps) if step <= last}
+
     def read_config(self) -> dict | None:
         return read_json(self.path / "config.json")
 
     def read_status(self) -> dict | None:
-        return read_json(self.path / "status.json")
+        """None without a readable one. Sums over attempts that are no numbers count as lost."""
+        status = read_json(self.path / "status.json")
+        return status and {key: value for key, value in status.items() if key not in SUMS or type(value) in (int, float)}
 
     def update_status(self, **changes) -> dict:
         status = (self.read_status() or {}) | changes | {"updated": now()}
@@ -47,7 +80,13 @@ class RunFolder:
         append_rows(self.path / f"{name}.jsonl", rows)
 
     def rows(self, name: str) -> list[dict]:
-        return read_rows(self.path / f"{name}.jsonl", ROW_KEYS[name])
+        return read_rows(self.path / f"{name}.jsonl", ROW_KEYS[name], IS_ROW[name])
+
+    def damaged_lines(self, name: str) -> list[int]:
+        """Numbers of the lines that `rows` passes over: half-written by a killed process, or damaged since."""
+        path, key = self.path / f"{name}.jsonl", ROW_KEYS[name]
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+        return [number for number, line in enumerate(lines, 1) if line and not parse_rows([line], key, IS_ROW[name])]
 
     def tail(self, name: str, count: int) -> list[dict]:
         """The last `count` rows, read from the file's end: cheap on long runs."""
@@ -58,7 +97,7 @@ class RunFolder:
         while True:
             with open(path, "rb") as file:
                 file.seek(max(0, total - size))
-                rows = parse_rows(file.read().decode(errors="replace").split("\n"), ROW_KEYS[name])
+                rows = parse_rows(file.read().decode(errors="replace").split("\n"), ROW_KEYS[name], IS_ROW[name])
             if len(rows) >= count or size >= total:
                 return rows[-count:]
             size *= 4
@@ -86,7 +125,7 @@ class RunFolder:
     def attempts(self) -> list[dict]:
         """What logs/attempt_<n>.json hold, in order of n."""
         records = [read_json(path) for path in (self.path / "logs").glob("attempt_*.json")]
-        return sorted([record for record in records if record], key=lambda record: record["number"])
+        return sorted((r for r in records if r and type(r.get("number")) is int), key=lambda record: record["number"])
 
     def end_attempt(self, number: int, **facts) -> str:
         """Write into logs/attempt_<n>.json how it ended. Returns the time of it."""
@@ -125,7 +164,7 @@ def complete_steps(checkpoints: Path) -> list[int]:
 
 def by_step(folder: Path, ending: str = "") -> dict[int, Path]:
     """What is called step=<n><ending> in a folder, in order of n. Other names, a copy kept beside say, are passed over."""
-    found = [(re.fullmatch(rf"step=(\d+){re.escape(ending)}", path.name), path) for path in folder.glob(f"step=*{ending}")]
+    found = [(re.fullmatch(rf"step=([0-9]+){re.escape(ending)}", path.name), path) for path in folder.glob(f"step=*{ending}")]
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 

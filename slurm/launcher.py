@@ -104,6 +104,8 @@ def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | Non
         return work_together(plans)
     chosen = EXECUTORS[executor or config.cluster.executor]
     not_done = [i for i, plan in enumerate(plans) if not plan.folder.finished]
+    for plan in plans:
+        require_rows(plan)
     open_plans, jobs = [plans[i] for i in not_done], [overrides[i] for i in not_done]
     if config.harness.dry_run:
         print(describe(plans))
@@ -121,6 +123,16 @@ def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | Non
             chosen.run(open_plans, jobs, display)
     print(summary(plans))
     return 0 if all(plan.folder.finished for plan in plans) else 1
+
+
+def require_rows(plan: RunPlan) -> None:
+    """ValueError for a run that is finished by its status, and whose last step is not stored."""
+    folder = plan.folder
+    if folder.finished and folder.last_step() != (folder.read_status() or {}).get("step"):
+        raise ValueError(
+            f"{folder.path} is finished by its status, but metrics.jsonl ends at step {folder.last_step()}: restore the file, "
+            f"or move the folder away to run it again (python -m harness.doctor run {folder.path})"
+        )
 
 
 def work_together(plans: list[RunPlan]) -> int:

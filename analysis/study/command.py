@@ -15,6 +15,7 @@ from analysis.load import load
 from analysis.options import add_formats, folder
 from analysis.output import Output
 from analysis.packs import PACKS, packed_rows, unpack
+from analysis.progress import progress
 from analysis.publish import publish
 from analysis.results import Results, analyse
 from analysis.runs import Run, differing, listing
@@ -46,7 +47,8 @@ def main(argv: list[str]) -> None:
 
 def unpacked(packs: Path, runs_dir: Path) -> dict[str, Results]:
     """By experiment. The long tables are read from the packs, so that they need not be written."""
-    list(unpack(packs, runs_dir, tables=("shadow",)))
+    for _ in progress(unpack(packs, runs_dir, tables=("shadow",)), "unpacking runs"):
+        pass
     rows = partial(packed_rows, packs, runs_dir)
     return {path.name: analyse(load([path], rows=rows)) for path in sorted(runs_dir.iterdir())}
 

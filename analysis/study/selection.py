@@ -6,6 +6,7 @@ python -m analysis.study.selection PILOT/*      a folder of runs for each settin
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable
 
 import numpy as np
@@ -80,4 +81,7 @@ def pooled_sd(samples: Iterable[np.ndarray]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"analysis: {error}")

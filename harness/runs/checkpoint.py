@@ -2,7 +2,7 @@
 
     checkpoints/step=<n>/
         model.safetensors  optimizer.safetensors  queue.<i>.safetensors (batches sampled but not yet learned from)
-        manifest.json      step, counters, score and the hash of every file: written last, its presence is the completion mark
+        manifest.json      run, step, counters, score, the hash of every file and its own: its presence is the completion mark
 
 The files are the same for any number of ranks: shards are put together one tensor at a time, so that a run may go on with more
 or fewer ranks, and no process ever holds the whole. No random state is stored, since none exists: every draw comes from a
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness.distributed import ALONE, Ranks
-from harness.files import read_json, sync_folder, write_json, writing
+from harness.files import content_hash, read_json, sync_folder, write_json, writing
 from harness.learning.sharded import fill
 from harness.rollout.records import Rollout
 from harness.runs.tensor_file import TensorFile, send, write_tensors
@@ -58,7 +58,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int, keep_bes
         remove_leftovers(root)
         try:
             aside.mkdir(parents=True)
-            _write_all(aside, checkpoint)
+            _write_all(aside, checkpoint, run_hash(root))
             _remove(final)
             os.replace(aside, final)
         except OSError:
@@ -70,12 +70,18 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int, keep_bes
     return final
 
 
-def _write_all(folder: Path, checkpoint: Checkpoint) -> None:
+def run_hash(root: Path) -> str | None:
+    """The hash of the settings of the run whose checkpoints stand in `root`."""
+    return (read_json(root.parent / "config.json") or {}).get("config_hash")
+
+
+def _write_all(folder: Path, checkpoint: Checkpoint, run: str | None) -> None:
     contents = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
     contents |= {f"queue.{i}": rollout.tensors() for i, rollout in enumerate(checkpoint.queue)}
     hashes = {f"{name}.safetensors": write_tensors(folder / f"{name}.safetensors", held) for name, held in contents.items()}
     counters = {"step": checkpoint.step, "num_updates": checkpoint.num_updates, "num_queued": len(checkpoint.queue)}
-    write_json(folder / "manifest.json", counters | {"score": checkpoint.score, "files": hashes})
+    manifest = {"run": run} | counters | {"score": checkpoint.score, "files": hashes}
+    write_json(folder / "manifest.json", manifest | {"hash": content_hash(manifest)})
 
 
 def file_hash(path: Path) -> str:
@@ -106,12 +112,14 @@ def dropped_steps(root: Path, newest: int, keep_last: int, keep_best: int) -> li
     return [step for step in steps if step not in kept]
 
 
-def load_checkpoint(root: Path) -> Checkpoint | None:
-    """The newest checkpoint whose hashes hold; a damaged one is passed over and said."""
+def load_checkpoint(root: Path, last: int | None = None) -> Checkpoint | None:
+    """The newest checkpoint, of step `last` at most, whose hashes hold; a damaged one is passed over and said."""
     for step in reversed(complete_steps(root)):
+        if last is not None and step > last:
+            continue
         try:
             return read_checkpoint(root / f"step={step}")
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             log.warning("checkpoint step=%d in %s is damaged (%s): falling back to the one before", step, root, error)
     return None
 
@@ -134,8 +142,19 @@ def read_manifest(folder: Path) -> dict:
 
 
 def damage(folder: Path, manifest: dict) -> list[str]:
-    """Files that are not as the manifest says; empty for a whole checkpoint."""
+    """What is not as it was written, the manifest itself included; empty for a whole checkpoint.
+
+    A manifest of an earlier version names neither its run nor its own hash.
+    """
     problems = []
+    facts = {key: value for key, value in manifest.items() if key != "hash"}
+    if manifest.get("hash", content_hash(facts)) != content_hash(facts) or f"step={manifest['step']}" != folder.name:
+        problems.append("manifest.json was changed")
+    if manifest.get("run", run_hash(folder.parent)) != run_hash(folder.parent):
+        problems.append("it is a checkpoint of another run")
+    names = ["model", "optimizer", *(f"queue.{i}" for i in range(manifest["num_queued"]))]
+    if missing := {f"{name}.safetensors" for name in names} - manifest["files"].keys():
+        problems.append(f"manifest.json does not name {', '.join(sorted(missing))}")
     for name, expected in manifest["files"].items():
         if not (folder / name).exists():
             problems.append(f"{name} is missing")

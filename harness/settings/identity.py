@@ -7,8 +7,6 @@ Re-issuing a sweep finds the same folders: nothing is ever overwritten, finished
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
@@ -19,6 +17,7 @@ from evals.problems import fingerprint
 from evals.prompts import template_hash
 from harness.contamination import check_overlap
 from harness.data import check_answers, data_fingerprint
+from harness.files import content_hash
 from harness.learning.model import check_model, load_tokenizer, model_fingerprint, prompt_record, prompt_texts
 from harness.settings.config import Config, EvalConfig, require
 from harness.store import RunFolder
@@ -180,10 +179,6 @@ def operational(config) -> dict:
         elif is_dataclass(value) and (nested := operational(value)):
             values[f.name] = nested
     return values
-
-
-def content_hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def different_keys(settings: list[dict]) -> list[str]:

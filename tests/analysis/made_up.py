@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.files import content_hash
+
 BENCHMARKS = {"chain4": 8, "chain6": 8, "chain8": 8}
 VARIANT_SETTINGS = {
     "cppo_no_position_weight": {"position_weights": "ones"},
@@ -38,7 +40,6 @@ def write_run(
     benchmarks = benchmarks or BENCHMARKS
     rule = rule or ("cppo" if method in VARIANT_SETTINGS else method)
     changed = changed or {}
-    fingerprint = "-".join(map(str, ("fp", lr, steps, every, n, *changed.values())))
     run_id = f"{experiment}/{model}/{method}/seed={seed}-{abs(hash_of(method, seed, lr, stress)):08x}"
     folder = root / run_id
     folder.mkdir(parents=True)
@@ -54,10 +55,11 @@ def write_run(
     }
     for key, value in changed.items():
         settings[key.split(".")[0]][key.split(".")[1]] = value
+    fingerprint = content_hash({key: value for key, value in settings.items() if key not in ("method", "seed")})
     identity = {"preset": method, "rule": rule, "experiment": experiment, "model": model, "seed": seed, "run_id": run_id}
     identity |= {"stress": stress}
     config = identity | {
-        "config_hash": f"{hash_of(method, seed, lr):08x}",
+        "config_hash": content_hash(settings),
         "settings_fingerprint": fingerprint,
         "settings": settings,
     }

@@ -48,10 +48,7 @@ def test_a_seed_counts_once_under_whatever_settings(tmp_path):
 
 def test_a_preset_edited_between_runs_is_refused(tmp_path):
     write_run(tmp_path, "cppo", 1, [0.5] * 5)
-    folder = write_run(tmp_path, "cppo", 2, [0.5] * 5)
-    config = json.loads((folder / "config.json").read_text())
-    config["settings"]["method"]["delta"] = 0.2
-    (folder / "config.json").write_text(json.dumps(config))
+    write_run(tmp_path, "cppo", 2, [0.5] * 5, changed={"method.delta": 0.2})
     with pytest.raises(InputError, match="default / chain, cppo: delta = 0.15, 0.2"):
         load([tmp_path])
 
@@ -88,9 +85,13 @@ def test_cached_tables_equal_parsed_ones_and_follow_the_files(tmp_path):
     for name in ("metrics", "evals"):
         assert getattr(parsed, name).equals(getattr(first, name)) and getattr(first, name).equals(getattr(again, name))
     with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps({"step": 29, "reward/mean": 0.5}) + "\n")
-    assert load([tmp_path / "runs"], cache=tmp_path / "cache").metrics["step"].max() == 29
-    assert len(list((tmp_path / "cache").iterdir())) == 2  # the outdated entry is gone
+        file.write(json.dumps({"step": 28, "reward/mean": 0.875}) + "\n")
+    assert load([tmp_path / "runs"], cache=tmp_path / "cache").metrics["reward/mean"].iloc[-1] == 0.875
+    entries = list((tmp_path / "cache").iterdir())
+    assert len(entries) == 2  # the outdated one is gone
+    for entry, damaged in zip(entries, (b"", entries[1].read_bytes()[:100]), strict=True):
+        entry.write_bytes(damaged)
+    assert load([tmp_path / "runs"], cache=tmp_path / "cache").metrics["reward/mean"].iloc[-1] == 0.875
 
 
 def test_flatten_and_differing():

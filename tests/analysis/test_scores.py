@@ -1,6 +1,5 @@
 """Selection rules on curves small enough to work out by hand; the common grid."""
 
-import json
 
 import numpy as np
 import pytest
@@ -62,12 +61,14 @@ def test_unfinished_runs_are_listed_not_scored(tmp_path):
     assert group.curves[method.others[0].run_id][0].tolist() == [0, 7, 14]
 
 
-def test_an_evaluation_cut_short_is_left_out(tmp_path):
-    folder = write_run(tmp_path, "cppo", 1, [0.5] * 5)
-    rows = [json.loads(line) for line in (folder / "evals.jsonl").read_text().splitlines()]
-    (folder / "evals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-5]))
+def test_an_evaluation_that_a_running_run_has_not_finished_is_left_out(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5] * 5)
+    folder = write_run(tmp_path, "cppo", 2, [0.5] * 5, state="running")
+    lines = (folder / "evals.jsonl").read_text().splitlines(keepends=True)
+    (folder / "evals.jsonl").write_text("".join(lines[:-5]))
     (group,) = group_scores(load([tmp_path]))
-    assert group.steps_E.tolist() == [0, 7, 14, 21]
+    (running,) = group.methods["cppo"].others
+    assert group.steps_E.tolist() == [0, 7, 14, 21, 28] and group.curves[running.run_id][0].tolist() == [0, 7, 14, 21]
 
 
 def test_a_run_stopped_at_its_collapse_keeps_its_last_evaluation(tmp_path):

@@ -105,12 +105,12 @@ def test_points_off_the_map_are_refused_and_other_differences_are_red(results, t
     assert unmatched(results) == "" and unmatched(None) == ""
     write_stress(tmp_path / "two", [("both", {"pg_is": (0.5,)}, {"rollout.lag": 8, "rollout.precision": "float16"})])
     write_stress(tmp_path / "third", [("lag6", {"pg_is": (0.5,)}, {"rollout.lag": 6})])
-    write_stress(tmp_path / "longer", [("", DEFAULT, {}), ("lag8", LAG8, {"rollout.lag": 8, "train.steps": 35})])
+    write_stress(tmp_path / "longer", [("", DEFAULT, {}), ("lag8", LAG8, {"rollout.lag": 8, "data.name": "other"})])
     for name in ("two", "third"):
         with pytest.raises(InputError, match="is no point of the stress map"):
             place_of(analyse(load([tmp_path / name])).groups[0])
     warning = unmatched(analyse(load([tmp_path / "longer"])))
-    assert warning.startswith("MIXED SETTINGS in the stress map: train.steps = ") and "lag" not in warning
+    assert warning.startswith("MIXED SETTINGS in the stress map: data.name = ") and "lag" not in warning
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +152,8 @@ def test_words(out):
 
 
 def marked_for_mismatch(folder: Path) -> None:
-    thresholds = yaml.safe_load(Path("conf/train/matched.yaml").read_text(encoding="utf-8"))["collapse"]
-    config, status = (json.loads((folder / f"{name}.json").read_text()) for name in ("config", "status"))
-    config["settings"]["train"]["collapse"] = thresholds
+    status = json.loads((folder / "status.json").read_text())
     status |= {"collapse_step": 12, "collapse_reason": "mismatch KL over 10 times its start"}
-    (folder / "config.json").write_text(json.dumps(config))
     (folder / "status.json").write_text(json.dumps(status))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = [row | {"mismatch/k3": 0.0 if row["step"] < 12 else 1e-3} for row in rows]
@@ -164,11 +161,11 @@ def marked_for_mismatch(folder: Path) -> None:
 
 
 def test_a_run_marked_for_its_mismatch_collapsed_only_if_it_fails_otherwise(tmp_path):
+    thresholds = yaml.safe_load(Path("conf/train/matched.yaml").read_text(encoding="utf-8"))["collapse"]
+    changed = {"rollout.precision": "float16", "train.collapse": thresholds}
     for seed, curve in enumerate(([0.25, 0.5, 0.5, 0.5, 0.5], [0.25, 0.5, 0.2, 0.2, 0.2]), start=1):
         options = {"experiment": "stress", "rule": "grpo", "reward": 0.4, "stress": "float16"}
-        marked_for_mismatch(
-            write_run(tmp_path, "grpo_tuned", seed, curve, **options, changed={"rollout.precision": "float16"})
-        )
+        marked_for_mismatch(write_run(tmp_path, "grpo_tuned", seed, curve, **options, changed=changed))
     stress = stress_map(analyse(load([tmp_path])))
     (cell,) = stress.cells["precision", "float16"].values()
     assert [run_id.split("/")[-1][:6] for run_id in cell.collapsed] == ["seed=2"] and len(cell.mismatched) == 2

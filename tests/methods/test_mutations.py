@@ -72,7 +72,7 @@ MUTATIONS = [
     ("KL of π from μ", "harness.learning.divergence", "self.mu * (self.log_mu - self.log_pi)", "self.pi * (self.log_pi - self.log_mu)", "divergence_topk"),
     ("total variation without ½", "harness.learning.divergence", "0.5 * pair", "pair", "divergence_topk"),
     ("no other bucket", "harness.learning.divergence", "listed if self.complete else", "listed if True else", "divergence_topk"),
-    ("sampled token left out of E", "harness.learning.divergence", "torch.where(self.unlisted, correction, 0.0)", "0.0", "divergence_topk"),
+    ("sampled token left out of E", "harness.learning.divergence", "torch.where(self.unlisted, sampled, 0.0)", "0.0", "divergence_topk"),
     ("replace keeps the K-th", "harness.learning.divergence", "if topk_set == \"replace\":", "if False:", "divergence_topk"),
     ("k3 without its linear term", "harness.learning.divergence", "log_ratio.expm1() - log_ratio", "log_ratio.expm1()", "trm"),
     ("token mean over rows", "harness.learning.loss", "1 / max(totals.num_tokens, 1)", "1 / max(totals.num_responses, 1)", "aggregate"),

@@ -49,6 +49,21 @@ def cut(name: str):
     return damage
 
 
+def replaced(name: str, old: str, new: str):
+    def damage(path: Path):
+        text = (path / name).read_text()
+        assert old in text
+        (path / name).write_text(text.replace(old, new, 1))
+
+    return damage
+
+
+def another_verdict(path: Path):
+    rows = RunFolder(path).rows("evals")
+    rows[0]["num_correct"] = 1 - rows[0]["num_correct"]
+    (path / "evals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def killed(path: Path):
     RunFolder(path).update_status(state="running")
 
@@ -62,7 +77,7 @@ def killed(path: Path):
         (killed, "says running, but nobody is"),
         (drop_line("metrics.jsonl", 1), "no rows for steps [2]"),
         (drop_line("metrics.jsonl", 2), "ends at step 2 of 3"),
-        (cut("metrics.jsonl"), "lines [3] are half-written"),
+        (cut("metrics.jsonl"), "lines [3] are half-written or damaged"),
         (drop_line("evals.jsonl", 4), "the evaluation at step 2 has 2 of 3 problems"),
         (lambda path: (path / "evals.jsonl").unlink(), "evals.jsonl has no evaluation of steps [0, 2, 3]"),
         (lambda path: (path / "samples/step=2.jsonl.gz").unlink(), "samples/ has none of the evaluations at steps [2]"),
@@ -71,6 +86,12 @@ def killed(path: Path):
         (cut("checkpoints/step=3/model.safetensors"), "step=3: model.safetensors does not match its hash; resuming falls back"),
         (lambda path: (path / "checkpoints/step=3/optimizer.safetensors").unlink(), "optimizer.safetensors is missing"),
         (cut("checkpoints/step=3/manifest.json"), "step=3 has no readable manifest.json"),
+        (replaced("checkpoints/step=3/manifest.json", '"num_updates": ', '"num_updates": 1'), "manifest.json was changed"),
+        (lambda path: (path / "checkpoints/step=3").rename(path / "checkpoints/step=9"), "step=9: manifest.json was changed"),
+        (replaced("metrics.jsonl", '"step": 2', '"step": 99999'), "rows of steps [99999], and the run has 3 steps"),
+        (replaced("metrics.jsonl", '"step": 2', '"step": 1' + "0" * 30), "lines [2] are half-written or damaged"),
+        (another_verdict, "1 rows of evals.jsonl count other verdicts than its samples have"),
+        (replaced("config.json", '"train": {', '"train": null, "ignored": {'), "cannot be checked"),
     ],
 )
 def test_damage_is_named(folder, capsys, damage, said):

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -309,11 +310,46 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
         path.unlink()
     else:
         path.write_bytes(data[: len(data) // 2] if how == "cut" else data[:-40] + bytes([data[-40] ^ 1]) + data[-39:])
-    if what != "manifest.json" or how == "cut":
+    if (what, how) != ("manifest.json", "gone"):
         assert checkpoint.load_checkpoint(path.parents[1]).step == 1
         assert "step=2" in caplog.text and "damaged" in caplog.text
     assert attempt(plan, tiny_train, StopRequest()) == "completed"
     assert faults.differences(undisturbed, plan.folder) == []
+
+
+@pytest.mark.parametrize("name", ["metrics", "evals"])
+@pytest.mark.parametrize("lost", ["a line", "the file"])
+def test_rows_lost_before_the_checkpoint_are_made_again(
+    tiny_plan, tiny_train, undisturbed, faults, tmp_path, name, lost, caplog
+):
+    plan = tiny_plan(tmp_path)
+    attempt(plan, tiny_train, StopRequest(lambda: plan.folder.last_step() == 2))
+    path = plan.folder.path / f"{name}.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(["\x00 \n", *lines[1:]]) if lost == "a line" else "")
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    assert "rows of step" in caplog.text and "are lost" in caplog.text
+    assert faults.differences(undisturbed, plan.folder) == []
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(tiny_plan, tiny_train, undisturbed, faults, tmp_path, caplog):
+    other, plan = tiny_plan(tmp_path / "other", "seed=2"), tiny_plan(tmp_path)
+    for each in (other, plan):
+        attempt(each, tiny_train, StopRequest(lambda each=each: each.folder.last_step() == 2))
+    newest = plan.folder.path / "checkpoints" / "step=2"
+    shutil.rmtree(newest)
+    shutil.copytree(other.folder.path / "checkpoints" / "step=2", newest)
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    assert "it is a checkpoint of another run" in caplog.text
+    assert faults.differences(undisturbed, plan.folder) == []
+
+
+def test_a_status_of_nonsense_does_not_stop_a_resume(tiny_plan, tiny_train, undisturbed, faults, tmp_path):
+    plan = tiny_plan(tmp_path)
+    attempt(plan, tiny_train, StopRequest(lambda: plan.folder.last_step() == 2))
+    plan.folder.update_status(attempts="x", seconds="x", device_hours=[], ranks=None)
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    assert plan.folder.read_status()["attempts"] == 2 and faults.differences(undisturbed, plan.folder) == []
 
 
 def test_half_a_line_at_the_end_of_every_file_and_an_empty_status(tiny_plan, tiny_train, undisturbed, faults, tmp_path):

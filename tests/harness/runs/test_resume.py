@@ -31,9 +31,9 @@ class Recorder:
 
     def content(self) -> list:
         """What a resumed run could read: logs, the lock and times in the status make no difference."""
-        files = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and path.parent.name != "logs"]
+        paths = [path for path in sorted(self.folder.rglob("*")) if path.is_file() and path.parent.name != "logs"]
         status = (files.read_json(self.folder / "status.json") or {}).get("state")
-        others = [path for path in files if "status.json" not in path.name and "lock" not in path.name]
+        others = [path for path in paths if "status.json" not in path.name and "lock" not in path.name]
         return [status, *((str(path.relative_to(self.folder)), hash(path.read_bytes())) for path in others)]
 
     def around(self, patch: pytest.MonkeyPatch, owner: object, name: str) -> None:

@@ -34,7 +34,7 @@ def test_every_cut_of_the_last_line_loses_that_row_only(folder):
 
 
 def test_half_a_character_at_the_end_is_passed_over(folder):
-    folder.append("evals", [{"step": 0, "benchmark": "a", "problem_id": "ü"}])
+    folder.append("evals", [{"step": 0, "benchmark": "a", "problem_id": "ü", "n": 1, "num_correct": 0}])
     with open(folder.path / "evals.jsonl", "ab") as file:
         file.write('{"step": 7, "problem_id": "ü'.encode()[:-1])
     assert [row["problem_id"] for row in folder.rows("evals")] == ["ü"]
@@ -46,7 +46,16 @@ def test_the_last_row_of_a_step_wins_and_steps_are_in_order(folder):
     assert folder.rows("metrics") == [{"step": 1, "x": 2}, {"step": 2, "x": 3}]
 
 
-@pytest.mark.parametrize("line", ["null", "3", "[1]", '"text"', "{}", '{"step"', "\x00\x00"])
+NO_STEPS = ['"1"', "null", "true", "1.5", "-1", "1" + "0" * 30]
+NO_NUMBERS = ['"0.5"', "true", "[1]", "{}", "NaN", "Infinity", "1e999", "1" + "0" * 400]
+NO_ROWS = [
+    *("null", "3", "[1]", '"text"', "{}", '{"step"', "\x00\x00", "[" * 100_000),
+    *(f'{{"step": {step}}}' for step in NO_STEPS),
+    *(f'{{"step": 1, "x": {value}}}' for value in NO_NUMBERS),
+]
+
+
+@pytest.mark.parametrize("line", NO_ROWS)
 def test_lines_that_are_no_rows_are_passed_over(folder, line):
     folder.append("metrics", ROWS)
     with open(folder.path / "metrics.jsonl", "a") as file:
@@ -67,7 +76,7 @@ def test_numbers_that_are_not_finite_become_null_and_every_line_is_strict_json(f
 
 
 def test_the_tail_of_a_long_file_is_its_last_rows(folder):
-    rows = [{"step": step, "filler": "x" * 200} for step in range(1, 2001)]
+    rows = [{"step": step} | {f"filler/{i}": i / 7 for i in range(10)} for step in range(1, 2001)]
     folder.append("metrics", rows)
     assert folder.tail("metrics", 3) == rows[-3:]
     assert folder.last_step() == 2000
