@@ -1,4 +1,4 @@
-"""The study's cells: a rule at one setting, with the values of its runs; and the two families that are compared."""
+"""Collects the study's cells (a rule at one setting, with a value of each run) into the families that are compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ ONE_PROBLEM = np.zeros(1, dtype=int)
 
 @dataclass(frozen=True, eq=False)
 class StudyCell:
-    """`values`: for each metric one number a run, in [0, 1], in order of the seeds. `note`: whose runs these are, and why."""
+    """The finished runs of one preset, in order of their seeds.
+
+    `values`: for each metric of METRICS an array [runs], in [0, 1]. `note`: says where the runs are not those of the setting
+    that the cell stands for, or also stand for another one; else empty.
+    """
 
     preset: str
     rule: str
@@ -32,7 +36,7 @@ class StudyCell:
     values: dict[str, np.ndarray]
     collapsed: list[str]  # run ids
     note: str = ""
-    mismatched: list[str] = field(default_factory=list)  # run ids marked for their mismatch, where these are looked at apart
+    mismatched: list[str] = field(default_factory=list)  # run ids marked for their mismatch; filled on the stress map only
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -48,7 +52,7 @@ class StudyCell:
 
 
 def of_samples(*samples: np.ndarray) -> Interval:
-    """Student's t of one sample, Welch's of the difference of two."""
+    """Mean of one sample with Student's t interval, or mean(first) − mean(second) with Welch's. Samples are [runs]."""
     return interval([sample[:, None] for sample in samples], ONE_PROBLEM)
 
 
@@ -60,13 +64,13 @@ def share_text(count: int, total: int) -> str:
 
 def only_group(results: Results) -> GroupScores:
     if len(results.groups) > 1:
-        found = ", ".join(group.group.label for group in results.groups)
-        raise InputError(f"an experiment of the study has one model and one stress point, here: {found}")
+        labels = ", ".join(group.group.label for group in results.groups)
+        raise InputError(f"an experiment of the study has one model and one stress point, here: {labels}")
     return results.groups[0]
 
 
 def study_cells(results: Results | None) -> dict[str, StudyCell]:
-    """Every preset with finished runs, by name; nothing without the experiment."""
+    """The cell of every preset with finished runs, by preset; empty if the experiment has no runs at all."""
     if results is None:
         return {}
     group = only_group(results)
@@ -75,14 +79,14 @@ def study_cells(results: Results | None) -> dict[str, StudyCell]:
 
 def study_cell(results: Results, group: GroupScores, name: str) -> StudyCell:
     method = group.methods[name]
-    values = {metric: of(results, group, method) for metric, (_, of) in METRICS.items()}
+    values = {metric: measure(results, group, method) for metric, (_, measure) in METRICS.items()}
     first, collapsed = method.runs[0], ids(method.collapsed)
     return StudyCell(name, first.rule, first.method_settings, method.seeds, method.run_ids, values, collapsed)
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Cells that are compared with each other, by rule. `absent`: a sentence for each rule that should be there and is not."""
+    """Cells that are compared with each other, by rule. `absent`: a clause for each rule that should have a cell and has none."""
 
     name: str
     cells: dict[str, StudyCell]
@@ -97,27 +101,28 @@ class Family:
 
 
 def families(cells: dict[str, StudyCell], chosen: dict[str, dict]) -> list[Family]:
-    """`chosen`: of each tuned rule the settings that won, empty while its tuning is not complete."""
+    """The published and the tuned family. `chosen`: by rule the settings that tuning chose, {} while its runs are incomplete."""
     published = {cell.rule: cell for name, cell in cells.items() if name == cell.rule}
     absent = [f"{label(rule)} has no finished runs" for rule in ordered(chosen) if rule not in published] if cells else []
     return [Family(PUBLISHED, published, absent), tuned_family(cells, published, chosen)]
 
 
 def tuned_family(cells: dict[str, StudyCell], published: dict[str, StudyCell], chosen: dict[str, dict]) -> Family:
-    """Rules that were not tuned stand in both families."""
-    found, absent = {}, []
+    """The tuned family. A rule that was not tuned stands in it with its published runs."""
+    tuned, absent = {}, []
     for rule in ordered({*published, *chosen}) if cells else []:
         if rule not in chosen:
-            found[rule] = replace(published[rule], note="nothing to tune: the published runs")
+            tuned[rule] = replace(published[rule], note="nothing to tune: the published runs")
         elif cell := tuned_cell(cells, rule, chosen[rule]):
-            found[rule] = cell
+            tuned[rule] = cell
         else:
             absent.append(f"{label(rule)} has no finished runs at its tuned setting")
-    return Family(TUNED, found, absent)
+    return Family(TUNED, tuned, absent)
 
 
 def tuned_cell(cells: dict[str, StudyCell], rule: str, settings: dict) -> StudyCell | None:
-    """The cell of the settings that won, by settings; the cell named so while tuning is not complete."""
+    """The cell whose settings are those that tuning chose. The preset "<rule>_tuned" comes first: it is also taken, with a note,
+    where it has other settings, and without a check while nothing is chosen yet. None if there is no such cell."""
     named = cells.get(f"{rule}{SUFFIX}")
     same = [cell for cell in cells.values() if settings and cell.settings == settings]
     if named and (not settings or named in same):

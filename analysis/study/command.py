@@ -1,4 +1,4 @@
-"""Every published table and figure of the study from its packs: the same packs give the same bytes.
+"""Makes every published table and figure of the study from its packs: the same packs give the same bytes.
 
 python -m analysis --study docs/study --out results/study
 """
@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
 
 
 def unpacked(packs: Path, runs_dir: Path) -> dict[str, Results]:
-    """By experiment. The long tables are read from the packs, so that they need not be written."""
+    """The packs' results by experiment. Of the tables only `shadow` is written to `runs_dir`: metrics and evaluations, which
+    are long, are read straight from the packs."""
     for _ in progress(unpack(packs, runs_dir, tables=("shadow",)), "unpacking runs"):
         pass
     rows = partial(packed_rows, packs, runs_dir)
@@ -62,42 +63,43 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def study(experiments: dict[str, Results], output: Output) -> str:
-    """The study's own tables, figures and verdict. Returns the verdict."""
+    """Write the study's own tables, figures and verdict. Returns the verdict."""
     rows, cells = tuning_rows(experiments.get(TUNING)), study_cells(experiments.get(STUDY))
-    found = families(cells, {row.rule: row.chosen_settings for row in rows})
+    compared = families(cells, {row.rule: row.chosen_settings for row in rows})
     fresh, warning = study_cells(experiments.get(FRESH)), mixed(experiments)
     tables = [
-        table_tuning(rows), table_study(found), table_study_pairs(found), table_study_collapse(found), table_tuned(found),
-        table_fresh(found, fresh), table_fresh_pairs(found, fresh),
+        table_tuning(rows), table_study(compared), table_study_pairs(compared), table_study_collapse(compared),
+        table_tuned(compared), table_fresh(compared, fresh), table_fresh_pairs(compared, fresh),
     ]  # fmt: skip
     for table in tables:
         output.table(replace(table, warning=warning))
-    output.figure("fig_study_dots", fig_study_dots(found), warning)
-    output.figure("fig_study_curves", fig_study_curves(experiments.get(STUDY), found), warning)
+    output.figure("fig_study_dots", fig_study_dots(compared), warning)
+    output.figure("fig_study_curves", fig_study_curves(experiments.get(STUDY), compared), warning)
     stress, mixed_stress = stress_map(experiments.get(STRESS)), unmatched(experiments.get(STRESS))
     output.table(replace(table_stress(stress), warning=mixed_stress))
     output.figure("fig_stress", fig_stress(stress), mixed_stress)
     drift = study_drift(experiments, output)
-    text = study_verdict(found, rows, fresh, stress, drift, " ".join(filter(None, (warning, mixed_stress))))
+    text = study_verdict(compared, rows, fresh, stress, drift, " ".join(filter(None, (warning, mixed_stress))))
     output.page("study_verdict.md", text)
     output.index(warning)
     return text
 
 
 def study_drift(experiments: dict[str, Results], output: Output) -> list[str]:
-    """The drift testbed's tables and figures. Returns its part of the verdict."""
+    """Write the drift testbed's tables and figures. Returns its part of the verdict."""
     cells = study_cells(experiments.get(DRIFT))
-    found, answers = drift_families(cells), {name: mechanism(experiments.get(of)) for name, of in ANSWERS.items()}
-    on_it = answers["drift testbed"]
-    for table in (table_drift(cells, on_it), table_drift_pairs(found), table_mechanism(answers)):
+    compared = drift_families(cells)
+    answers = {name: mechanism(experiments.get(experiment)) for name, experiment in ANSWERS.items()}
+    testbed = answers["drift testbed"]
+    for table in (table_drift(cells, testbed), table_drift_pairs(compared), table_mechanism(answers)):
         output.table(table)
-    output.figure("fig_drift_dots", fig_drift_dots(found), "")
-    output.figure("fig_mechanism", fig_mechanism(on_it), "")
-    return drift_texts(found, answers)
+    output.figure("fig_drift_dots", fig_drift_dots(compared), "")
+    output.figure("fig_mechanism", fig_mechanism(testbed), "")
+    return drift_texts(compared, answers)
 
 
 def mixed(experiments: dict[str, Results]) -> str:
-    """Study, ablations and fresh seeds share one fingerprint; else what differs."""
+    """A warning that lists the settings in which study, ablations and fresh seeds differ; empty if all share one fingerprint."""
     runs: list[Run] = [run for name in (STUDY, ABLATIONS, FRESH) if name in experiments for run in experiments[name].sweep.runs]
     if len({run.fingerprint for run in runs}) < 2:
         return ""

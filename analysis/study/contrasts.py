@@ -1,4 +1,4 @@
-"""Differences between cells: of all pairs of a family, of tuned and published settings, of shares of collapsed runs."""
+"""Differences between cells: between all pairs of a family, between a rule's tuned and published settings, and in collapses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ POWER = 0.8
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """one − other in one metric, by Welch over seeds. `num_pairs`: how many intervals hold together, by Bonferroni."""
+    """mean(one) − mean(other) of one metric over seeds. `gap` has Welch's interval for this pair alone; `half_width`, `low` and
+    `high` are those at level 1 − ALPHA / num_pairs, so that the intervals of all `num_pairs` pairs hold together (Bonferroni)."""
 
     family: Family
     metric: str
@@ -59,19 +60,24 @@ class Pair:
 
     @property
     def seeds_needed(self) -> int | None:
-        """For each cell, to find a true difference of the observed size four times in five, at this family's level."""
+        """Seeds that each cell needs so that a true difference of the observed size is found with probability 0.8 at level
+        ALPHA / num_pairs; None where `seeds_needed` is."""
         return seeds_needed(*(cell.values[self.metric] for cell in self.cells), ALPHA / self.num_pairs)
 
 
 def pairs(family: Family, metric: str) -> list[Pair]:
-    """All pairs in the order of the family's cells."""
-    found = list(combinations(family.cells, 2))
+    """All pairs of the family's cells, in their order."""
+    names = list(combinations(family.cells, 2))
     values = {rule: cell.values[metric] for rule, cell in family.cells.items()}
-    return [Pair(family, metric, a, b, of_samples(values[a], values[b]), len(found)) for a, b in found]
+    return [Pair(family, metric, a, b, of_samples(values[a], values[b]), len(names)) for a, b in names]
 
 
 def seeds_needed(one: np.ndarray, other: np.ndarray, alpha: float, most: int = 10_000) -> int | None:
-    """Fewest n with |difference| ≥ (t_{1−α/2} + t_{0.8}) · sqrt((s₁² + s₂²) / n) at Welch's degrees of freedom."""
+    """Fewest n with |difference| ≥ (t_{1−α/2} + t_{0.8}) · sqrt((s₁² + s₂²) / n) at Welch's degrees of freedom for n seeds each.
+
+    The difference of the means and the sds s₁, s₂ are those of the samples. None if a sample has fewer than two values, if the
+    means are equal, or if n > `most`.
+    """
     gap = abs(float(one.mean() - other.mean()))
     if min(len(one), len(other)) < 2 or gap == 0:
         return None
@@ -88,16 +94,16 @@ def seeds_needed(one: np.ndarray, other: np.ndarray, alpha: float, most: int = 1
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """Tuned − published of one rule in one metric, paired by seed; None where fewer than three seeds are common."""
+    """Tuned − published of one rule in one metric, paired by seed. `gap` is None if fewer than three seeds are common."""
 
     rule: str
     metric: str
     gap: Interval | None
-    p_holm: float  # over the rules
+    p_holm: float  # Holm's correction over the rules; 1 without a gap
 
 
 def tuned_gaps(published: Family, tuned: Family, metric: str) -> dict[str, Tuned]:
-    """Of the rules whose tuned setting is another than the published one."""
+    """By rule, for the rules whose tuned setting differs from the published one."""
     changed = [rule for rule in published.cells if rule in tuned.cells and not same_runs(published, tuned, rule)]
     gaps = {rule: paired(tuned.cells[rule], published.cells[rule], metric) for rule in changed}
     adjusted = holm([gap.p_value if gap else 1.0 for gap in gaps.values()])
@@ -109,7 +115,7 @@ def same_runs(one: Family, other: Family, rule: str) -> bool:
 
 
 def paired(one: StudyCell, other: StudyCell, metric: str) -> Interval | None:
-    """By the seeds that both have."""
+    """Mean of one − other over the seeds that both cells have, Student's t; None if these are fewer than three."""
     common = [seed for seed in one.seeds if seed in other.seeds]
     order = pairing(common, common)
     if order is None:
@@ -120,6 +126,8 @@ def paired(one: StudyCell, other: StudyCell, metric: str) -> Interval | None:
 
 @dataclass(frozen=True, eq=False)
 class CollapsePair:
+    """Fisher's exact test that two cells have the same share of collapsed runs: p alone, and Holm's over the family."""
+
     family: Family
     one: str
     other: str
@@ -128,12 +136,12 @@ class CollapsePair:
 
 
 def collapse_pairs(family: Family) -> list[CollapsePair]:
-    """All pairs by Fisher's exact test, corrected over the family."""
-    found = list(combinations(family.cells, 2))
+    """All pairs of the family's cells, in their order."""
+    names = list(combinations(family.cells, 2))
     counts = {rule: (cell.num_collapsed, len(cell)) for rule, cell in family.cells.items()}
-    p_values = [fisher_exact(*counts[a], *counts[b]) for a, b in found]
-    return [CollapsePair(family, a, b, p, q) for (a, b), p, q in zip(found, p_values, holm(p_values), strict=True)]
+    p_values = [fisher_exact(*counts[a], *counts[b]) for a, b in names]
+    return [CollapsePair(family, a, b, p, q) for (a, b), p, q in zip(names, p_values, holm(p_values), strict=True)]
 
 
-def all_pairs(found: list[Family]) -> list[Pair]:
-    return [pair for family in found for metric in METRICS for pair in pairs(family, metric)]
+def all_pairs(families: list[Family]) -> list[Pair]:
+    return [pair for family in families for metric in METRICS for pair in pairs(family, metric)]

@@ -1,4 +1,4 @@
-"""The testbed where prefixes drift: its cells, its pairs, and the answers on what drift predicts (docs/study.md)."""
+"""Tables of the testbed where prefixes drift: its cells, its pairs, and whether drift predicts failure (docs/study.md)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ANSWERS = {"default task": STUDY, "drift testbed": DRIFT}  # column of table_mec
 
 
 def drift_families(cells: dict[str, StudyCell]) -> list[Family]:
-    """The seven rules, and CPPO with its ablations."""
+    """Two families: the seven rules, and CPPO with its ablations."""
     rules = {name: cell for name, cell in cells.items() if name in RULES}
     variants = {name: cell for name, cell in cells.items() if cell.rule == WITH}
     return [Family("drift testbed", rules), Family("ablations on it", variants)]
 
 
 def ablation_pairs(family: Family, metric: str) -> list[Pair]:
-    """Each variant less CPPO; intervals that hold for all of them together."""
+    """Variant − CPPO for each variant; by Bonferroni, the intervals of all of them hold together."""
     reference, others = family.cells.get(WITH), [name for name in family.cells if name != WITH]
     if reference is None:
         return []
@@ -38,6 +38,7 @@ def ablation_pairs(family: Family, metric: str) -> list[Pair]:
 
 
 def drift_pairs(families: list[Family]) -> list[Pair]:
+    """For each metric, all pairs of rules, then each ablation against CPPO."""
     rules, variants = families
     return [pair for metric in METRICS for pair in [*pairs(rules, metric), *ablation_pairs(variants, metric)]]
 
@@ -54,16 +55,16 @@ def table_drift(cells: dict[str, StudyCell], answers: Mechanism) -> Table:
 
 
 def drift_cells(cell: StudyCell, courses: list[Course]) -> list[Cell]:
-    shares = [mean_cell(over(courses, lambda one, key=key: one.settled(key))) for key in ("masked", "masked_budget")]
+    shares = [mean_cell(over(courses, lambda course, key=key: course.settled(key))) for key in ("masked", "masked_budget")]
     means = [mean_cell(cell.mean(metric)) for metric in METRICS]
-    drift = over(courses, lambda one: one.settled("drift"))
+    drift = over(courses, lambda course: course.settled("drift"))
     drifted = Cell(f"{drift.estimate:.2f} ± {drift.half_width:.2f}", interval_values(drift)) if drift else NONE
     return behind([Cell(str(len(cell)), {"value": len(cell)}), *means, collapse_cell(cell), *shares, drifted], cell.run_ids)
 
 
 def over(courses: list[Course], value: Callable[[Course], float]) -> Interval | None:
-    """Mean of the runs that have the value."""
-    values = np.array([of for one in courses if np.isfinite(of := value(one))])
+    """Mean over the runs whose value is finite, with Student's t; None if there is no such run."""
+    values = np.array([number for course in courses if np.isfinite(number := value(course))])
     return of_samples(values) if len(values) else None
 
 
@@ -75,20 +76,20 @@ def table_drift_pairs(families: list[Family]) -> Table:
 
 
 def table_mechanism(answers: dict[str, Mechanism]) -> Table:
-    """Questions down, testbeds across."""
+    """The answers: a row for each question, a column for each testbed that has runs. `answers` by the testbed's name."""
     questions = {
-        "within runs: S_T and quality after it, beyond other seeds": lambda one: coefficient(one, one.within()),
-        **{f"within runs of {label(rule)}": lambda one, rule=rule: coefficient(one, one.within(rule)) for rule in RULES},
-        "within runs, the shared course not taken off": lambda one: coefficient(one, one.within_with_shared),
-        "across seeds of a rule: early S_T and later gain": lambda one: across_cell(one, one.across_by_rule),
-        "across seeds of a rule, the middle score not partialled out": lambda one: across_cell(one, one.across_plain_by_rule),
-        "suffix: first half's divergence and |z| of the second": lambda one: coefficient(one, one.suffix),
-        "suffix: spread of z behind drifted over calm prefixes": lambda one: coefficient(one, one.ratio),
-        **{f"budget, with less without: {name}": lambda one, name=name: budget_cell(one, name) for name in BUDGET},
-        "the protocol's verdict": lambda one: Cell(one.verdict),
+        "within runs: S_T and quality after it, beyond other seeds": lambda bed: coefficient(bed, bed.within()),
+        **{f"within runs of {label(rule)}": lambda bed, rule=rule: coefficient(bed, bed.within(rule)) for rule in RULES},
+        "within runs, the shared course not taken off": lambda bed: coefficient(bed, bed.within_with_shared),
+        "across seeds of a rule: early S_T and later gain": lambda bed: across_cell(bed, bed.across_by_rule),
+        "across seeds of a rule, the middle score not partialled out": lambda bed: across_cell(bed, bed.across_plain_by_rule),
+        "suffix: first half's divergence and |z| of the second": lambda bed: coefficient(bed, bed.suffix),
+        "suffix: spread of z behind drifted over calm prefixes": lambda bed: coefficient(bed, bed.ratio),
+        **{f"budget, with less without: {name}": lambda bed, name=name: budget_cell(bed, name) for name in BUDGET},
+        "the protocol's verdict": lambda bed: Cell(bed.verdict),
     }
-    known = {name: one for name, one in answers.items() if one.rules}
-    lines = [(text, [ask(one) for one in known.values()]) for text, ask in questions.items()] if known else []
+    known = {name: bed for name, bed in answers.items() if bed.rules}
+    lines = [(text, [ask(bed) for bed in known.values()]) for text, ask in questions.items()] if known else []
     notes = [
         "Rank correlations. 95 %: Student's t over seeds (each the mean of its rules); across seeds of a rule, over rules. "
         "Within runs: step and quality so far partialled out, and the same coefficient with the drift of the rule's other seeds "
@@ -98,26 +99,27 @@ def table_mechanism(answers: dict[str, Mechanism]) -> Table:
     return Table("table_mechanism", title, list(known), lines, notes if known else [NO_DRIFT], "question")
 
 
-def coefficient(answers: Mechanism, found: Interval | None) -> Cell:
-    run_ids = [one.run.run_id for runs in answers.rules.values() for one in runs]
-    return NOT_ASKED if found is None else Cell(number(found), interval_values(found), run_ids)
+def coefficient(answers: Mechanism, interval: Interval | None) -> Cell:
+    run_ids = [course.run.run_id for courses in answers.rules.values() for course in courses]
+    return NOT_ASKED if interval is None else Cell(number(interval), interval_values(interval), run_ids)
 
 
 def across_cell(answers: Mechanism, by_rule: dict[str, float]) -> Cell:
-    found = over_rules(by_rule)
-    if found is None:
+    interval = over_rules(by_rule)
+    if interval is None:
         return NOT_ASKED
-    run_ids = [one.run.run_id for rule in by_rule for one in answers.rules[rule]]
-    return Cell(f"{number(found)} ({len(by_rule)} rules)", interval_values(found), run_ids)
+    run_ids = [course.run.run_id for rule in by_rule for course in answers.rules[rule]]
+    return Cell(f"{number(interval)} ({len(by_rule)} rules)", interval_values(interval), run_ids)
 
 
 def budget_cell(answers: Mechanism, name: str) -> Cell:
-    found = answers.budget[name]
-    if found is None:
+    interval = answers.budget[name]
+    if interval is None:
         return NOT_ASKED
-    run_ids = [one.run.run_id for preset in (WITH, WITHOUT) for one in answers.courses[preset]]
-    return Cell(plus_minus(found) if name in GAINS else number(found), interval_values(found), run_ids)
+    run_ids = [course.run.run_id for preset in (WITH, WITHOUT) for course in answers.courses[preset]]
+    return Cell(plus_minus(interval) if name in GAINS else number(interval), interval_values(interval), run_ids)
 
 
-def number(found: Interval) -> str:
-    return minus(f"{found.estimate:+.2f}") + (f" ± {found.half_width:.2f}" if found.df else "")
+def number(interval: Interval) -> str:
+    """A coefficient as a table shows it, such as: −0.20 ± 0.25."""
+    return minus(f"{interval.estimate:+.2f}") + (f" ± {interval.half_width:.2f}" if interval.df else "")

@@ -1,4 +1,4 @@
-"""Figures of the drift testbed: its runs, and what prefix drift has to do with what follows."""
+"""Figures of the drift testbed: its runs, and prefix drift beside reward, later gain and suffix ratios."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def missing(title: str) -> Missing:
 
 
 def fig_drift_dots(families: list[Family]) -> Plot | Missing:
-    """A dot for each run: the rules, then CPPO's ablations."""
+    """Late reward and held-out score, a dot for each run: the rules first, then CPPO's ablations."""
     title = "Every run on the drift testbed"
     rules, variants = families
     both = Family("runs", rules.cells | variants.cells)
@@ -40,14 +40,15 @@ def fig_drift_dots(families: list[Family]) -> Plot | Missing:
 
 
 def fig_mechanism(answers: Mechanism) -> Plot | Missing:
-    """Drift and reward against step, early drift against the later gain, and the suffix behind calm and drifted prefixes."""
+    """Drift and reward against step, later gain against early drift, each rule's coefficient within runs, and the spread of
+    suffix ratios for calm and drifted prefixes."""
     title = "Prefix drift and what follows"
     if not answers.rules:
         return missing(title)
     look = looks(answers.rules)
     panels = [
-        replace(curves_panel(answers, look, "S_T", lambda one: one.drift), log_y=True),
-        curves_panel(answers, look, "training reward (points)", lambda one: 100 * one.reward),
+        replace(curves_panel(answers, look, "S_T", lambda course: course.drift), log_y=True),
+        curves_panel(answers, look, "training reward (points)", lambda course: 100 * course.reward),
         across_panel(answers, look),
         rule_dots("within runs", "rank correlation", answers, {"beyond other seeds": answers.beyond_others}),
         rule_dots("suffix ratios", "spread of z (nat/√token)", answers, SPREADS),
@@ -61,43 +62,48 @@ def fig_mechanism(answers: Mechanism) -> Plot | Missing:
     return Plot(title, panels, notes, columns=3)
 
 
-SPREADS = {"calm prefix": lambda one: one.settled("spread_calm"), "drifted": lambda one: one.settled("spread_drifted")}
+SPREADS = {
+    "calm prefix": lambda course: course.settled("spread_calm"),
+    "drifted": lambda course: course.settled("spread_drifted"),
+}
 
 
 def curves_panel(answers: Mechanism, look: Look, text: str, values) -> Panel:
-    curves = [course_series(name, look[name], runs, values) for name, runs in answers.rules.items()]
+    """`values`: a function from a course to its values by step."""
+    curves = [course_series(name, look[name], courses, values) for name, courses in answers.rules.items()]
     return Panel(text, "step", text, curves)
 
 
-def course_series(name: str, look: tuple[str, str], runs: list[Course], values) -> Series:
-    shortest = min(len(values(one)) for one in runs)
+def course_series(name: str, look: tuple[str, str], courses: list[Course], values) -> Series:
+    shortest = min(len(values(course)) for course in courses)
     steps = np.arange(1, shortest + 1)
-    values_SX = np.array([values(one)[:shortest] for one in runs])
-    lines = [run_line(one.run, steps, steps, of) for one, of in zip(runs, values_SX, strict=True)]
+    values_SX = np.array([values(course)[:shortest] for course in courses])
+    lines = [run_line(course.run, steps, steps, values_X) for course, values_X in zip(courses, values_SX, strict=True)]
     return series(name, look, steps, values_SX, lines)
 
 
 def across_panel(answers: Mechanism, look: Look) -> Panel:
     empty = np.array([])
-    each = [
-        Series(label(name), *look[name], *[empty] * 4, [Line(one.run.run_id, *point(one)) for one in runs])
-        for name, runs in answers.rules.items()
+    by_rule = [
+        Series(label(name), *look[name], *[empty] * 4, [Line(course.run.run_id, *point(course)) for course in courses])
+        for name, courses in answers.rules.items()
     ]
     x, y = f"S_T, steps {SETTLED} to {MIDDLE}", f"held-out gained after step {MIDDLE} (points)"
-    return Panel("across runs", x, y, each, log_x=True)
+    return Panel("across runs", x, y, by_rule, log_x=True)
 
 
-def point(one: Course) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([one.early_drift]), np.array([100 * one.later_gain])
+def point(course: Course) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([course.early_drift]), np.array([100 * course.later_gain])
 
 
 def rule_dots(title: str, xlabel: str, answers: Mechanism, values: dict) -> Dots:
-    """Rules down, a series for each value."""
-    each = []
+    """A row for each rule, and in it a series for each entry of `values`: label -> function from a course to a number."""
+    dot_series = []
     for (name, value), colour in zip(values.items(), COLOURS[-len(values) :], strict=True):
-        known = [[one for one in runs if np.isfinite(value(one))] for runs in answers.rules.values()]
-        means = [over(runs, value) for runs in known]
+        known = [[course for course in courses if np.isfinite(value(course))] for courses in answers.rules.values()]
+        numbers = [np.array([value(course) for course in courses]) for courses in known]
+        means = [over(courses, value) for courses in known]
         bounds = [(mean.estimate, mean.low, mean.high) if mean else NOTHING for mean in means]
-        run_ids = [one.run.run_id for runs in known for one in runs]
-        each.append(DotSeries(name, colour, [np.array([value(one) for one in runs]) for runs in known], bounds, run_ids))
-    return Dots(title, xlabel, list(map(label, answers.rules)), each)
+        run_ids = [course.run.run_id for courses in known for course in courses]
+        dot_series.append(DotSeries(name, colour, numbers, bounds, run_ids))
+    return Dots(title, xlabel, list(map(label, answers.rules)), dot_series)

@@ -1,4 +1,4 @@
-"""The drift testbed in words: which rules and ablations differ there, and what prefix drift predicts."""
+"""Verdict on the drift testbed, in words: which rules and ablations differ there, and whether prefix drift predicts failure."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ def drift_texts(families: list[Family], answers: dict[str, Mechanism]) -> list[s
     parts = [part for metric in METRICS for part in told_apart(rules, metric)] + [collapses(rules)] if rules.cells else [NO_DRIFT]
     if variants.cells:
         parts += ["## Ablations on the drift testbed", *(ablation_text(variants, metric) for metric in METRICS)]
-    known = {name: one for name, one in answers.items() if one.rules}
-    return [*parts, "## Does prefix drift predict failure?", *(mechanism_text(name, one) for name, one in known.items())]
+    known = {name: testbed for name, testbed in answers.items() if testbed.rules}
+    texts = (mechanism_text(name, testbed) for name, testbed in known.items())
+    return [*parts, "## Does prefix drift predict failure?", *texts]
 
 
 def ablation_text(variants: Family, metric: str) -> str:
-    found = ablation_pairs(variants, metric)
+    pairs = ablation_pairs(variants, metric)
     text = METRICS[metric][0].capitalize()
-    if not found:
+    if not pairs:
         return f"{text}: no ablation to compare CPPO with."
-    apart = join([label(pair.one) for pair in found if pair.told_apart]) or "none"
-    each = [f"{label(pair.one)} {plus_minus(variants.cells[pair.one].mean(metric))} ({difference(pair)})" for pair in found]
+    apart = join([label(pair.one) for pair in pairs if pair.told_apart]) or "none"
+    each = [f"{label(pair.one)} {plus_minus(variants.cells[pair.one].mean(metric))} ({difference(pair)})" for pair in pairs]
     return (
-        f"{text}: CPPO {plus_minus(variants.cells[found[0].other].mean(metric))}; told apart from it: {apart}. {join(each)}; "
+        f"{text}: CPPO {plus_minus(variants.cells[pairs[0].other].mean(metric))}; told apart from it: {apart}. {join(each)}; "
         "in brackets the difference and the interval that holds for all of them together."
     )
 
@@ -40,8 +41,8 @@ def difference(pair: Pair) -> str:
 
 
 def mechanism_text(name: str, answers: Mechanism) -> str:
-    said = {None: "not asked", True: "yes", False: "no"}
-    supports = [f"{question}: {said[holds]}" for question, holds in answers.supports.items()]
+    words = {None: "not asked", True: "yes", False: "no"}
+    supports = [f"{question}: {words[holds]}" for question, holds in answers.supports.items()]
     measured = {
         "within runs beyond others": answers.within(),
         "the same with what they share": answers.within_with_shared,
@@ -49,6 +50,6 @@ def mechanism_text(name: str, answers: Mechanism) -> str:
         "suffix": answers.suffix,
         "spread behind drifted prefixes over calm ones": answers.ratio,
     }
-    texts = [f"{what} {number(found)}" for what, found in measured.items() if found]
-    texts += [f"{of} with the budget less without {budget_cell(answers, of).text}" for of in BUDGET if answers.budget[of]]
+    texts = [f"{text} {number(interval)}" for text, interval in measured.items() if interval]
+    texts += [f"{key} with the budget less without {budget_cell(answers, key).text}" for key in BUDGET if answers.budget[key]]
     return f"**On the {name}: {answers.verdict}** ({', '.join(supports)}). Measured: {'; '.join(texts) or 'nothing'}."

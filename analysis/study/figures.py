@@ -1,4 +1,4 @@
-"""The study's own figures: every run's late reward, the reward curves of both families, the stress map."""
+"""The study's own figures: a dot for every run, the reward curves of both families, the stress map."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from analysis.style import TUNED, label, looks, ordered
 
 COLOURS = ("#777777", "#0072B2")
 NOTHING = (float("nan"),) * 3
-DODGE = 0.4  # of the distance between two levels: over it the rules stand side by side
+DODGE = 0.4  # width over which the rules stand side by side at a level, in units of the distance between two levels
 
 
 def fig_study_dots(families: list[Family]) -> Plot | Missing:
-    """Published beside tuned, a dot for each run."""
+    """Late reward and held-out score, a dot for each run, published beside tuned."""
     title = "Every run of the study"
     rules = ordered({rule for family in families for rule in family.cells})
     if not rules:
         return Missing(title, "finished runs of the study", COMMAND.format(STUDY))
     panels = [
-        Dots(text, f"{text} (points)", list(map(label, rules)), [dots(*one, rules, key) for one in with_colours(families)])
+        Dots(text, f"{text} (points)", list(map(label, rules)), [dots(*pair, rules, key) for pair in with_colours(families)])
         for key, (text, _) in METRICS.items()
     ]
     notes = ["Dots: runs; bar: mean and its 95 % interval over seeds (Student's t).", METRIC_NOTE]
@@ -84,26 +84,27 @@ def axis_panel(stress: StressMap, axis: Axis) -> Panel:
 
 
 def stress_series(stress: StressMap, preset: str, places: list[Place], shift: float) -> Series:
-    """The mean's line skips levels without runs."""
+    """A rule's late reward at the levels of one axis, moved sideways by `shift`. Levels without runs are skipped."""
     at = [(x + shift, stress.cells[place][preset]) for x, place in enumerate(places) if preset in stress.cells[place]]
     x, mean = np.array([x for x, _ in at]), np.array([100 * cell.values["late"].mean() for _, cell in at])
     nothing = np.full(len(at), np.nan)
     look = looks({name.removesuffix(TUNED) for name in stress.presets})[preset.removesuffix(TUNED)]
-    return Series(stress.texts[preset], *look, x, mean, nothing, nothing, [dot for one in at for dot in run_dots(*one)])
+    return Series(stress.texts[preset], *look, x, mean, nothing, nothing, [dot for point in at for dot in run_dots(*point)])
 
 
 def run_dots(x: float, cell: StudyCell) -> list[Line]:
+    """A dot at x for each run, with a cross if it collapsed."""
     late = zip(cell.run_ids, 100 * cell.values["late"], strict=True)
     return [Line(run_id, np.array([x]), np.array([y]), (x, y) if run_id in cell.collapsed else None) for run_id, y in late]
 
 
 def collapse_panel(stress: StressMap) -> Matrix:
-    """Rules down, levels across, the default first."""
+    """Share of collapsed runs: a row for each rule, a column for each level, the default first."""
     columns = {"default": stress.default} | {" ".join(place): cells for place, cells in stress.away.items()}
-    cells = [[of.get(preset) for of in columns.values()] for preset in stress.presets]
+    cells = [[by_preset.get(preset) for by_preset in columns.values()] for preset in stress.presets]
     values = np.array([[cell.num_collapsed / len(cell) if cell else np.nan for cell in row] for row in cells])
     texts = [[f"{cell.num_collapsed}/{len(cell)}" if cell else "" for cell in row] for row in cells]
     behind = [[cell.run_ids if cell else [] for cell in row] for row in cells]
-    run_ids = [run_id for row in behind for of in row for run_id in of]
+    run_ids = [run_id for row in behind for cell_ids in row for run_id in cell_ids]
     rows = [stress.texts[preset] for preset in stress.presets]
     return Matrix("collapsed runs", 100 * values, rows, list(columns), "%", run_ids, texts, limits=(0, 100), cell_ids=behind)

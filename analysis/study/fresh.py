@@ -1,4 +1,4 @@
-"""New seeds, run once at the end: do their means fall where the study says that they will?"""
+"""Compares fresh seeds, run once at the end, with the study: are their means inside its prediction intervals, are signs kept?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ NO_FRESH = f"missing: no finished runs of fresh seeds. Made by: {COMMAND.format(
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Of one cell in one metric: the study's mean, where the fresh seeds' mean should lie, and where it does."""
+    """One cell in one metric: the study's mean, the interval mean ± half_width predicted for the mean of the fresh seeds, and
+    their mean."""
 
     mean: Interval
     half_width: float
@@ -40,7 +41,7 @@ class Prediction:
 
 
 def predict(cell: StudyCell, fresh: StudyCell, metric: str) -> Prediction | None:
-    """None where the study has one seed only and so no spread."""
+    """The prediction for a cell; None if the study has one seed of it and so no spread."""
     mean = cell.mean(metric)
     if not mean.df:
         return None
@@ -48,24 +49,26 @@ def predict(cell: StudyCell, fresh: StudyCell, metric: str) -> Prediction | None
 
 
 def distinct(families: list[Family]) -> dict[str, tuple[str, StudyCell]]:
-    """Every cell once, by preset, with its label: a cell that stands in both families is predicted once."""
-    found: dict[str, tuple[str, StudyCell]] = {}
+    """(label, cell) by preset. A cell that stands in both families comes once, as it is one prediction."""
+    by_preset: dict[str, tuple[str, StudyCell]] = {}
     for family in families:
         for rule, cell in family.cells.items():
-            known = found.get(cell.preset)
-            found[cell.preset] = (f"both: {label(rule)}" if known else family.label(rule), known[1] if known else cell)
-    return found
+            known = by_preset.get(cell.preset)
+            by_preset[cell.preset] = (f"both: {label(rule)}" if known else family.label(rule), known[1] if known else cell)
+    return by_preset
 
 
 def predictions(families: list[Family], fresh: dict[str, StudyCell]) -> dict[str, dict[str, Prediction]]:
-    """By metric and preset, of the cells that have both."""
+    """{metric: {preset: prediction}} for the cells that have fresh runs, and of which the study has two seeds or more."""
     cells = {preset: cell for preset, (_, cell) in distinct(families).items() if preset in fresh}
-    made = {metric: {p: predict(cell, fresh[p], metric) for p, cell in cells.items()} for metric in METRICS}
-    return {metric: {preset: one for preset, one in of.items() if one} for metric, of in made.items()}
+    made = {metric: {preset: predict(cell, fresh[preset], metric) for preset, cell in cells.items()} for metric in METRICS}
+    return {metric: {preset: known for preset, known in by_preset.items() if known} for metric, by_preset in made.items()}
 
 
 @dataclass(frozen=True)
 class Hits:
+    """Number of fresh means inside their prediction intervals. p: exact binomial, two-sided, against a share of 0.95."""
+
     inside: int
     total: int
 
@@ -78,8 +81,8 @@ class Hits:
         return f"{self.inside} of {self.total}, p = {self.p:.2g}"
 
 
-def hits(found: list[Prediction]) -> Hits:
-    return Hits(sum(one.inside for one in found), len(found))
+def hits(predictions: list[Prediction]) -> Hits:
+    return Hits(sum(prediction.inside for prediction in predictions), len(predictions))
 
 
 def table_fresh(families: list[Family], fresh: dict[str, StudyCell]) -> Table:
@@ -87,7 +90,7 @@ def table_fresh(families: list[Family], fresh: dict[str, StudyCell]) -> Table:
     parts = ("study", "prediction", "fresh seeds", "inside")
     columns = [f"{text}: {part}" for text, _ in METRICS.values() for part in parts]
     lines = [(text, fresh_cells(cell, fresh[preset], made, preset)) for preset, (text, cell) in cells.items() if preset in fresh]
-    totals = {metric: hits(list(of.values())) for metric, of in made.items()}
+    totals = {metric: hits(list(by_preset.values())) for metric, by_preset in made.items()}
     if lines:
         lines.append(("all", [cell for metric in METRICS for cell in (NONE, NONE, NONE, hits_cell(totals[metric]))]))
     table = ("table_fresh", "Fresh seeds against the study's predictions", columns, lines)
@@ -99,7 +102,7 @@ def fresh_notes(families: list[Family], fresh: dict[str, StudyCell], made: dict[
         return [NO_RUNS]
     if not fresh:
         return [NO_FRESH]
-    both = hits([one for of in made.values() for one in of.values()])
+    both = hits([prediction for by_preset in made.values() for prediction in by_preset.values()])
     notes = [
         f"{METRIC_NOTE} Prediction: mean ± t · s · √(1/n + 1/m) for the mean of m fresh seeds, at 95 %, n and s of the study.",
         f"Inside, both metrics: {both.text} (two-sided, exact binomial, against 0.95). Cells that share seeds, and the two "
@@ -114,21 +117,22 @@ def fresh_cells(cell: StudyCell, fresh: StudyCell, made: dict[str, dict[str, Pre
     return behind(cells, cell.run_ids + fresh.run_ids)
 
 
-def prediction_cells(cell: StudyCell, fresh: StudyCell, metric: str, one: Prediction | None) -> list[Cell]:
+def prediction_cells(cell: StudyCell, fresh: StudyCell, metric: str, prediction: Prediction | None) -> list[Cell]:
     study, new = mean_cell(cell.mean(metric)), fresh.mean(metric)
     fresh_cell = Cell(points(new.estimate), interval_values(new))
-    if one is None:
+    if prediction is None:
         return [study, NONE, fresh_cell, NONE]
-    return [study, span_cell(one.low, one.high), fresh_cell, Cell("yes" if one.inside else "NO", {"inside": one.inside})]
+    inside = Cell("yes" if prediction.inside else "NO", {"inside": prediction.inside})
+    return [study, span_cell(prediction.low, prediction.high), fresh_cell, inside]
 
 
-def hits_cell(found: Hits) -> Cell:
-    return Cell(found.text, {"inside": found.inside, "total": found.total, "p": found.p})
+def hits_cell(hits: Hits) -> Cell:
+    return Cell(hits.text, {"inside": hits.inside, "total": hits.total, "p": hits.p})
 
 
 @dataclass(frozen=True, eq=False)
 class Sign:
-    """A pair that the study tells apart, and the fresh seeds' difference; None where a cell has none."""
+    """A pair that the study tells apart, and its difference on fresh seeds: None if a cell of the pair has no fresh runs."""
 
     pair: Pair
     fresh: Interval | None
@@ -140,33 +144,33 @@ class Sign:
 
 
 def signs(families: list[Family], fresh: dict[str, StudyCell]) -> list[Sign]:
-    found = []
+    compared = []
     for pair in all_pairs(families):
         if pair.told_apart:
             new = [fresh[cell.preset] for cell in pair.cells if cell.preset in fresh]
             gap = of_samples(*(cell.values[pair.metric] for cell in new)) if len(new) == 2 else None
-            found.append(Sign(pair, gap, pair.run_ids + [run_id for cell in new for run_id in cell.run_ids]))
-    return found
+            compared.append(Sign(pair, gap, pair.run_ids + [run_id for cell in new for run_id in cell.run_ids]))
+    return compared
 
 
 def table_fresh_pairs(families: list[Family], fresh: dict[str, StudyCell]) -> Table:
-    """Of the pairs that the study tells apart: does the difference keep its sign?"""
-    found = signs(families, fresh) if fresh else []
-    lines = [(pair_label(one.pair), sign_cells(one)) for one in found]
-    known = [one for one in found if one.fresh is not None]
-    notes = [f"{METRIC_NOTE} Sign kept: {sum(one.kept for one in known)} of {len(known)} pairs that the study tells apart."]
+    """The pairs that the study tells apart: does their difference keep its sign on fresh seeds?"""
+    compared = signs(families, fresh) if fresh else []
+    lines = [(pair_label(sign.pair), sign_cells(sign)) for sign in compared]
+    known = [sign for sign in compared if sign.fresh is not None]
+    notes = [f"{METRIC_NOTE} Sign kept: {sum(sign.kept for sign in known)} of {len(known)} pairs that the study tells apart."]
     if not fresh:
         notes = [NO_FRESH]
-    elif not found:
+    elif not compared:
         notes = ["missing: the study tells no pair apart."]
     columns = ["study", "fresh seeds", "fresh seeds, 95 %", "sign kept"]
     return Table("table_fresh_pairs", "Pairs told apart, on fresh seeds", columns, lines, notes, corner="pair")
 
 
-def sign_cells(one: Sign) -> list[Cell]:
-    study = Cell(signed(one.pair.gap.estimate), {"mean": one.pair.gap.estimate})
-    if one.fresh is None:
-        return behind([study, NONE, NONE, NONE], one.run_ids)
-    new = Cell(signed(one.fresh.estimate), interval_values(one.fresh))
-    kept = Cell("yes" if one.kept else "NO", {"kept": one.kept})
-    return behind([study, new, span_cell(one.fresh.low, one.fresh.high, signed), kept], one.run_ids)
+def sign_cells(sign: Sign) -> list[Cell]:
+    study = Cell(signed(sign.pair.gap.estimate), {"mean": sign.pair.gap.estimate})
+    if sign.fresh is None:
+        return behind([study, NONE, NONE, NONE], sign.run_ids)
+    new = Cell(signed(sign.fresh.estimate), interval_values(sign.fresh))
+    kept = Cell("yes" if sign.kept else "NO", {"kept": sign.kept})
+    return behind([study, new, span_cell(sign.fresh.low, sign.fresh.high, signed), kept], sign.run_ids)

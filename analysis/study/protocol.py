@@ -1,4 +1,4 @@
-"""What docs/study.md fixes before any run: experiments, metrics, seeds, how a setting is chosen."""
+"""The study's protocol as constants and functions: experiments, metrics, seeds, how a setting is chosen (docs/study.md)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from analysis.scores import GroupScores, Method
 
 TUNING, STUDY, FRESH, ABLATIONS, STRESS, DRIFT = "tuning", "study", "study_fresh", "study_ablations", "stress", "drift"
 LATE_STEPS = 8
-SETTLED = 8  # before this step rollouts come from the base model or nearly so: drift and budget are looked at from here on
-TIE = 0.005  # a setting this close to the highest mean is preferred if it stands further left
+SETTLED = 8  # first step at which drift and budget are measured: before it rollouts come from the base model or nearly so
+TIE = 0.005  # of settings whose mean is at most this far below the highest, the first in the grid's order is chosen
 USED_BEFORE = 1  # the seed that had a part in choosing the default settings
 COMMAND = "python -m harness -m experiment={} runs_dir=RUNS, then python -m analysis pack RUNS"
 
@@ -37,7 +37,7 @@ def held_out(results: Results, group: GroupScores, method: Method) -> np.ndarray
     return group.summary(group.selected(method.name, "final"))
 
 
-# What a cell of the study is decided by: key -> (text, function to one value for each run). The first is looked at first.
+# The metrics that cells are compared by: key -> (name in tables, function to an array [runs] in [0, 1]). The first decides.
 METRICS = {"late": ("late reward", late_rewards), "final": ("held-out", held_out)}
 METRIC_NOTE = (
     f"Points. Late reward: training reward, mean over the last {LATE_STEPS} steps; held-out: last evaluation, levels alike."
@@ -46,7 +46,7 @@ METRIC_NOTE = (
 
 @dataclass(frozen=True)
 class Grid:
-    """The tuning's settings: for each rule its presets, the published one first; and the seeds."""
+    """The grid of the tuning: for each rule its presets, the published setting first, and the seeds of every preset."""
 
     presets: dict[str, list[str]]
     seeds: list[int]
@@ -54,18 +54,22 @@ class Grid:
 
 @cache
 def grid() -> Grid:
-    """As conf/experiment/tuning.yaml has it: a preset named as the one that begins the row, with a suffix, stays in the row."""
+    """The grid that conf/experiment/tuning.yaml lists."""
     text = (files("conf") / "experiment" / f"{TUNING}.yaml").read_text(encoding="utf-8")
     params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     return Grid(rows(params["method"].split(",")), [int(seed) for seed in str(params["seed"]).split(",")])
 
 
 def rows(presets: list[str]) -> dict[str, list[str]]:
-    """["ppo", "ppo_eps01", "grpo"] -> {"ppo": ["ppo", "ppo_eps01"], "grpo": ["grpo"]}"""
-    found: dict[str, list[str]] = {}
+    """Presets split into one row for each rule: a preset "<first of the row>_<suffix>" belongs to the row before it.
+
+    >>> rows(["ppo", "ppo_eps01", "grpo"])
+    {'ppo': ['ppo', 'ppo_eps01'], 'grpo': ['grpo']}
+    """
+    by_first: dict[str, list[str]] = {}
     for preset in presets:
-        head = next(reversed(found), None)
-        if head is None or not preset.startswith(f"{head}_"):
-            head, found[preset] = preset, []
-        found[head].append(preset)
-    return found
+        first = next(reversed(by_first), None)
+        if first is None or not preset.startswith(f"{first}_"):
+            first, by_first[preset] = preset, []
+        by_first[first].append(preset)
+    return by_first

@@ -1,6 +1,6 @@
-"""Choose a testbed without looking at which rule wins: a line for each setting tried, rules' names and scores left out.
+"""Choose a testbed without seeing which rule wins: a row of measures for each setting tried, without rules' names and scores.
 
-python -m analysis.study.selection PILOT/*      a folder of runs for each setting; its name is the line's
+python -m analysis.study.selection PILOT/*      a folder of runs for each setting; a row has its folder's name
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def runs_of(group: GroupScores) -> list[Run]:
 
 
 def measured(results: Results, group: GroupScores) -> list[str]:
+    """The texts of a row, in the order of COLUMNS. InputError if no rule among the runs has a prefix budget."""
     sweep, runs = results.sweep, runs_of(group)
     budgeted = [run for run in runs if run.method_settings.get("prefix_budget")]
     if not budgeted:
@@ -67,8 +68,9 @@ def measured(results: Results, group: GroupScores) -> list[str]:
 
 
 def settled(sweep: Sweep, runs: list[Run], key: str) -> np.ndarray:
-    found = [sweep.metric(run, key) for run in runs]
-    return np.concatenate([values[steps >= SETTLED] for steps, values in found])
+    """Values of a metric at the steps from 8 on, of all runs one after another."""
+    curves = [sweep.metric(run, key) for run in runs]
+    return np.concatenate([values[steps >= SETTLED] for steps, values in curves])
 
 
 def total(sweep: Sweep, run: Run, key: str) -> float:
@@ -76,6 +78,7 @@ def total(sweep: Sweep, run: Run, key: str) -> float:
 
 
 def pooled_sd(samples: Iterable[np.ndarray]) -> float:
+    """Square root of the mean variance of the samples that have two values or more; nan without any."""
     variances = [sample.var(ddof=1) for sample in samples if len(sample) > 1]
     return float(np.sqrt(np.mean(variances))) if variances else float("nan")
 

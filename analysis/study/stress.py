@@ -1,4 +1,4 @@
-"""The stress map: every rule at every level of five settings, one setting at a time away from the default (docs/study.md)."""
+"""The stress map: every rule's cells as five settings leave their defaults, one at a time, and their table (docs/study.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Place = tuple[str, str]  # (axis, level)
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting. `levels`: value -> text, in order; `default`: the value at which the other axes stand still."""
+    """One setting of the map. `levels`: value -> text, in order; `default`: its value while another axis is varied."""
 
     name: str
     key: str
@@ -40,7 +40,7 @@ AXES = [
     Axis("updates per batch", "train.updates_per_step", {2: "2", 4: "4", 8: "8"}, 4),
     Axis("learning rate", "train.lr", {1e-4: "1e-4", 2e-4: "2e-4", 4e-4: "4e-4"}, 2e-4),
     Axis("lag", "rollout.lag", {0: "0", 4: "4", 8: "8"}, 4),
-    Axis("precision", "rollout.precision", {one: one for one in ("float32", "float16", "bfloat16")}, "float32"),
+    Axis("precision", "rollout.precision", {name: name for name in ("float32", "float16", "bfloat16")}, "float32"),
     Axis("operations", "data.operations", {(2, 5): "2–5 (short)", None: "4–8", (6, 9): "6–9 (long)"}, None),
 ]
 DEFAULTS = {axis.default_place for axis in AXES}
@@ -48,7 +48,10 @@ DEFAULTS = {axis.default_place for axis in AXES}
 
 @dataclass(frozen=True, eq=False)
 class StressMap:
-    """Cells by preset at every level of every axis, the default's at each axis again. Without the experiment `cells` is empty."""
+    """Cells by preset, at every level of every axis. The cells of the default stand at the default level of each axis.
+
+    `cells` is empty if the experiment has no runs at all.
+    """
 
     cells: dict[Place, dict[str, StudyCell]] = field(default_factory=dict)
 
@@ -58,7 +61,7 @@ class StressMap:
 
     @property
     def away(self) -> dict[Place, dict[str, StudyCell]]:
-        """Without the default."""
+        """The cells of all places but the default ones."""
         return {place: cells for place, cells in self.cells.items() if place not in DEFAULTS}
 
     @cached_property
@@ -67,7 +70,7 @@ class StressMap:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The rules' names alone, unless one is there both published and tuned."""
+        """By preset, its name in tables: the rule's alone, unless a rule is there both as published and as tuned."""
         short = {preset: label(preset.removesuffix(TUNED)) for preset in self.presets}
         return short if len(set(short.values())) == len(short) else {preset: label(preset) for preset in self.presets}
 
@@ -76,7 +79,7 @@ class StressMap:
         return sorted({seed for cells in self.cells.values() for cell in cells.values() for seed in cell.seeds})
 
     def changes(self, place: Place, preset: str) -> np.ndarray:
-        """Late reward minus that of the default cell, for each seed that both have."""
+        """Late reward here − late reward at the default, for each seed that both cells have; [seeds], empty without a cell."""
         cell, default = self.cells[place].get(preset), self.default.get(preset)
         if cell is None or default is None:
             return np.array([])
@@ -85,7 +88,7 @@ class StressMap:
         return np.array([value - before[seed] for seed, value in after if seed in before])
 
     def breaks(self, place: Place, preset: str) -> bool:
-        """Both runs collapse here and none at the default."""
+        """True if all runs collapse here and none at the default, given at least two in both cells."""
         cell, default = self.cells[place].get(preset), self.default.get(preset)
         if cell is None or default is None or min(len(cell), len(default)) < 2:
             return False
@@ -95,19 +98,22 @@ class StressMap:
 def stress_map(results: Results | None) -> StressMap:
     if results is None:
         return StressMap()
-    found: dict[Place, dict[str, StudyCell]] = {}
+    by_place: dict[Place, dict[str, StudyCell]] = {}
     for group in results.groups:
         place = place_of(group)
-        if place in found:
+        if place in by_place:
             raise InputError(f"{group.group.label}: another group is at {' '.join(place)} too, pack only one of them")
-        found[place] = {name: stress_cell(results, group, name) for name in ordered(group.scored)}
-    default = found.get(AXES[0].default_place, {})
+        by_place[place] = {name: stress_cell(results, group, name) for name in ordered(group.scored)}
+    default = by_place.get(AXES[0].default_place, {})
     places = [(axis.name, text) for axis in AXES for text in axis.levels.values()]
-    return StressMap({place: default if place in DEFAULTS else found.get(place, {}) for place in places})
+    return StressMap({place: default if place in DEFAULTS else by_place.get(place, {}) for place in places})
 
 
 def stress_cell(results: Results, group: GroupScores, name: str) -> StudyCell:
-    """Collapsed are the runs that failed to learn; a mark for the mismatch alone is looked at again without that check."""
+    """The cell of a preset at one place, whose `collapsed` runs are those that failed to learn.
+
+    A run that the collapse rule marked for its mismatch counts only if the rule without that check marks it too.
+    """
     runs = {run.run_id: run for run in group.methods[name].runs}
     cell = study_cell(results, group, name)
     by_mismatch = [run_id for run_id in cell.collapsed if BY_MISMATCH in (runs[run_id].status.get("collapse_reason") or "")]
@@ -116,7 +122,7 @@ def stress_cell(results: Results, group: GroupScores, name: str) -> StudyCell:
 
 
 def fails_otherwise(results: Results, group: GroupScores, run: Run) -> bool:
-    """By the collapse rule without its check of the mismatch."""
+    """True if the collapse rule marks the run even without its check of the mismatch."""
     table = results.sweep.metrics[results.sweep.metrics["run_id"] == run.run_id].drop(columns="run_id")
     rows = [{key: value for key, value in row.items() if value == value} for row in table.to_dict("records")]
     steps, scores_EK = group.curves[run.run_id]
@@ -126,7 +132,8 @@ def fails_otherwise(results: Results, group: GroupScores, run: Run) -> bool:
 
 
 def place_of(group: GroupScores) -> Place:
-    """By the settings of the group's runs, not by the name of its stress point; the default counts to the first axis."""
+    """The place of a group on the map, from the settings of its runs and not from the name of its stress point. The default
+    has its place on the first axis. InputError if more than one setting is off its default, or one is at no level of its axis."""
     settings = next(run for method in group.methods.values() for run in method.runs + method.others).shared_settings
     values = {axis.name: hashable(settings.get(axis.key)) for axis in AXES}
     away = [axis for axis in AXES if values[axis.name] != axis.default]
@@ -141,14 +148,14 @@ def hashable(value: object) -> object:
 
 
 def unmatched(results: Results | None) -> str:
-    """What differs between the points beside the axes; empty, as it should be."""
+    """A warning that lists the settings which differ between the points without being an axis; empty without any."""
     keys = differing([run.shared_settings for run in results.sweep.runs] if results else [])
     others = {key: values for key, values in keys.items() if key not in {axis.key for axis in AXES}}
     return f"MIXED SETTINGS in the stress map: {listing(others)}" if others else ""
 
 
 def table_stress(stress: StressMap) -> Table:
-    """Levels down, rules across."""
+    """The map: a row for each level of each axis, a column for each rule."""
     lines = [(": ".join(place), [table_cell(stress, place, preset) for preset in stress.presets]) for place in stress.cells]
     default = ", ".join(" ".join(axis.default_place) for axis in AXES)
     notes = [

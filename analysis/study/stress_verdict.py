@@ -1,4 +1,4 @@
-"""The stress map in words: what two seeds can carry, by the protocol in docs/study.md."""
+"""Verdict on the stress map, in words: no more than two seeds can show, by the protocol in docs/study.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from analysis.verdict import join
 
 
 def stress_texts(stress: StressMap) -> list[str]:
-    """What breaks and collapses at all, then a paragraph for each axis."""
+    """Which rules break and collapse anywhere, then a paragraph for each axis, then the missing runs."""
     if not stress.presets:
         return [NO_STRESS]
     parts = [stress_breaks(stress), stress_collapses(stress), how_to_read(stress)]
@@ -20,6 +20,7 @@ def stress_texts(stress: StressMap) -> list[str]:
 
 
 def how_to_read(stress: StressMap) -> str:
+    # P equal rules and S seeds: one of the rules loses most in every seed with chance P · P^−S
     one_in = len(stress.presets) ** (len(stress.seeds) - 1)
     gone = [stress.texts[preset] for preset, cell in stress.default.items() if cell.num_collapsed == len(cell)]
     parts = [
@@ -32,16 +33,16 @@ def how_to_read(stress: StressMap) -> str:
 
 
 def stress_breaks(stress: StressMap) -> str:
-    found = {preset: [place for place in stress.away if stress.breaks(place, preset)] for preset in stress.presets}
-    texts = [f"{stress.texts[preset]} at {join(map(' '.join, places))}" for preset, places in found.items() if places]
+    by_preset = {preset: [place for place in stress.away if stress.breaks(place, preset)] for preset in stress.presets}
+    texts = [f"{stress.texts[preset]} at {join(map(' '.join, places))}" for preset, places in by_preset.items() if places]
     listed = f"{'; '.join(texts)}; no other rule." if texts else "no rule anywhere."
     return f"Breaks (both runs collapse there, none at the default): {listed}"
 
 
 def stress_collapses(stress: StressMap) -> str:
-    """Of each rule over all points but the default: exact intervals of its average share there."""
-    cells = {preset: [of[preset] for of in stress.away.values() if preset in of] for preset in stress.presets}
-    texts = [f"{stress.texts[preset]} {pooled(of)}" for preset, of in cells.items() if of]
+    """Collapsed runs at the default, and of each rule over all other points together, with the exact interval of the share."""
+    away = {preset: [cells[preset] for cells in stress.away.values() if preset in cells] for preset in stress.presets}
+    texts = [f"{stress.texts[preset]} {pooled(cells)}" for preset, cells in away.items() if cells]
     default = f"At the default {collapsed(stress, stress.default)}." if stress.default else "The default is missing."
     return f"Collapsed runs. {default} Away from it, all points together: {join(texts)}."
 
@@ -51,7 +52,7 @@ def pooled(cells: list[StudyCell]) -> str:
 
 
 def collapsed(stress: StressMap, cells: dict[str, StudyCell]) -> str:
-    """Such as: 3/14 (5 to 51 %): CISPO 2/2 and PG-IS 1/2"""
+    """Collapsed runs of these cells, together and by rule, such as: 3/14 (5 to 51 %): CISPO 2/2 and PG-IS 1/2"""
     hit = [f"{stress.texts[preset]} {cell.num_collapsed}/{len(cell)}" for preset, cell in cells.items() if cell.num_collapsed]
     return pooled(list(cells.values())) + (f": {join(hit)}" if hit else "")
 
@@ -77,14 +78,15 @@ def level_text(stress: StressMap, place: Place) -> str:
 
 
 def loses_most(moved: dict[str, np.ndarray], num_seeds: int) -> str | None:
-    """The rule with the largest loss in each of two seeds or more, among the rules that have all of them."""
+    """The rule that has the largest loss in every seed; None if no rule has. Only rules with all seeds are compared, and
+    there must be two such rules and two seeds. `moved`: by preset its changes [seeds], as `StressMap.changes`."""
     full = {preset: change for preset, change in moved.items() if len(change) == num_seeds > 1}
     lowest = {min(full, key=lambda preset: full[preset][i]) for i in range(num_seeds)} if len(full) > 1 else set()
     return next((preset for preset in lowest if len(lowest) == 1 and max(full[preset]) < 0), None)
 
 
 def absent(stress: StressMap) -> list[str]:
-    """What the rules and seeds that are there anywhere lack elsewhere."""
+    """A line that counts the missing runs at each point: those of every rule and seed that any point has. Empty without any."""
     points = {"the default": stress.default} | {" ".join(place): cells for place, cells in stress.away.items()}
     every = len(stress.presets) * len(stress.seeds)
     short = {text: every - sum(map(len, cells.values())) for text, cells in points.items()}

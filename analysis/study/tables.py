@@ -16,22 +16,23 @@ from analysis.tables.scores import p_cell, span_cell
 from analysis.tables.table import Cell, Table
 
 NO_RUNS = f"missing: no finished runs of the study. Made by: {COMMAND.format(STUDY)}"
-LISTED_P = 0.1  # pairs of collapsed shares above it are not listed one by one
+LISTED_P = 0.1  # the table of collapses has no line for a pair with a larger p
 
 
 def behind(cells: list[Cell], run_ids: list[str]) -> list[Cell]:
+    """The same cells, with these runs named as those that each number comes from."""
     return [replace(cell, run_ids=run_ids) for cell in cells]
 
 
 def notes_of(families: list[Family], notes: list[str]) -> list[str]:
-    """The notes, and what is absent."""
+    """The notes, and one more for each family that lacks rules; a note on the missing study alone if no family has a cell."""
     if not any(family.cells for family in families):
         return [NO_RUNS]
     return notes + [f"Missing, {family.name}: {'; '.join(family.absent)}." for family in families if family.absent]
 
 
 def table_study(families: list[Family]) -> Table:
-    """Every cell of both families."""
+    """A row for every cell of both families: late reward, held-out score, collapses, and the first two without the used seed."""
     lines = [(family.label(rule), cell_cells(cell)) for family in families for rule, cell in family.cells.items()]
     texts = [text for text, _ in METRICS.values()]
     columns = ["seeds", *texts, "collapsed", *(f"{text}, without seed {USED_BEFORE}" for text in texts), "runs"]
@@ -61,7 +62,7 @@ def collapse_cell(cell: StudyCell) -> Cell:
 
 
 def table_study_pairs(families: list[Family]) -> Table:
-    """Every pair in both metrics."""
+    """A row for every pair of each family, in both metrics."""
     lines = [(pair_label(pair), pair_cells(pair)) for pair in all_pairs(families)]
     columns = ["difference", "95 % alone", "95 % all pairs together", "verdict", "seeds needed"]
     notes = [
@@ -92,7 +93,7 @@ def seeds_cell(needed: int | None) -> Cell:
 
 
 def table_study_collapse(families: list[Family]) -> Table:
-    """A line for each family, and one for each pair that differs at all."""
+    """A row for each family as a whole, and one for each pair with p ≤ LISTED_P before correction."""
     lines = [line for family in families if family.cells for line in collapse_lines(family)]
     columns = ["collapsed", "against", "p (Fisher)", "p (Holm)"]
     notes = [
@@ -103,13 +104,13 @@ def table_study_collapse(families: list[Family]) -> Table:
 
 
 def collapse_lines(family: Family) -> list[tuple[str, list[Cell]]]:
-    found = collapse_pairs(family)
-    hit, total = sum(cell.num_collapsed for cell in family.cells.values()), sum(map(len, family.cells.values()))
-    smallest = [p_cell(min(ps)) for ps in ([c.p for c in found], [c.p_holm for c in found]) if ps] or [NONE, NONE]
+    compared = collapse_pairs(family)
+    num_collapsed, total = sum(cell.num_collapsed for cell in family.cells.values()), sum(map(len, family.cells.values()))
+    smallest = [p_cell(min(ps)) for ps in ([c.p for c in compared], [c.p_holm for c in compared]) if ps] or [NONE, NONE]
     run_ids = [run_id for cell in family.cells.values() for run_id in cell.run_ids]
-    whole = [Cell(f"{hit}/{total}", {"value": hit}), NONE, *smallest]
-    listed = [(collapse_label(c), collapse_cells(c)) for c in found if c.p <= LISTED_P]
-    return [(f"{family.name}: all {len(found)} pairs", behind(whole, run_ids)), *listed]
+    whole = [Cell(f"{num_collapsed}/{total}", {"value": num_collapsed}), NONE, *smallest]
+    listed = [(collapse_label(c), collapse_cells(c)) for c in compared if c.p <= LISTED_P]
+    return [(f"{family.name}: all {len(compared)} pairs", behind(whole, run_ids)), *listed]
 
 
 def collapse_label(c: CollapsePair) -> str:
@@ -123,12 +124,12 @@ def collapse_cells(c: CollapsePair) -> list[Cell]:
 
 
 def table_tuned(families: list[Family]) -> Table:
-    """Tuned minus published of the same rule."""
+    """A row for each rule of both families: tuned minus published."""
     published, tuned = families
     gaps = {metric: tuned_gaps(published, tuned, metric) for metric in METRICS}
     lines = [(label(rule), tuned_cells(published, tuned, rule, gaps)) for rule in published.cells if rule in tuned.cells]
     columns = ["changed settings", "seeds"]
-    columns += [f"{text}{what}" for text, _ in METRICS.values() for what in ("", ", 95 %", ", p (Holm)")]
+    columns += [f"{text}{part}" for text, _ in METRICS.values() for part in ("", ", 95 %", ", p (Holm)")]
     notes = [f"{METRIC_NOTE} Paired by seed; Student's t. p: corrected over the rules whose settings tuning changed."]
     return Table("table_tuned", "Tuned minus published", columns, lines, notes_of(families, notes), corner="rule")
 

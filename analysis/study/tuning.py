@@ -1,4 +1,4 @@
-"""Four settings of each rule, two seeds each: scores, and which setting was chosen."""
+"""Tuning with equal budgets: the scores of each rule's settings in the grid, and the setting that is chosen by them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from analysis.tables.table import Cell, Table
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A rule's settings in the order of the grid, the published one first. A preset without runs has no cell."""
+    """A rule's settings in the order of the grid, the published one first. `cells` by preset; one without runs has no cell."""
 
     rule: str
     presets: list[str]
@@ -29,7 +29,7 @@ class Row:
 
     @property
     def winner(self) -> str | None:
-        """The setting that stands furthest left among those within TIE of the highest mean; None while runs are missing."""
+        """The first preset, in the grid's order, whose score is within TIE of the highest; None while runs are missing."""
         return first_near_best({preset: score(self.cells[preset]) for preset in self.presets}) if self.complete else None
 
     @property
@@ -42,7 +42,11 @@ def score(cell: StudyCell) -> float:
 
 
 def first_near_best(scores: dict[str, float]) -> str:
-    """{"a": 0.700, "b": 0.704, "c": 0.690} -> "a": 0.004 below the best, and further left."""
+    """The first name whose score is at most TIE below the highest.
+
+    >>> first_near_best({"a": 0.700, "b": 0.704, "c": 0.690})  # "a" is 0.004 below the best, and stands before it
+    'a'
+    """
     best = max(scores.values())
     return next(name for name, value in scores.items() if value >= best - TIE)
 
@@ -71,6 +75,7 @@ def table_tuning(rows: list[Row]) -> Table:
 
 
 def setting_lines(row: Row) -> list[tuple[str, list[Cell]]]:
+    """A table row for each of a rule's settings, described by the keys in which they differ."""
     keys = list(differing([cell.settings for cell in row.cells.values()]))
     return [(label(row.rule), setting_cells(row, preset, keys)) for preset in row.presets]
 

@@ -1,4 +1,4 @@
-"""study_verdict.md: the study's answer in words, made from the same numbers as its tables."""
+"""Writes study_verdict.md: the study's answer in words, made from the same numbers as its tables."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def study_verdict(
 
 
 def answer(published: Family, families: list[Family], fresh: dict[str, StudyCell]) -> str:
-    """By the protocol's “What would count as what”."""
-    found = [one for one in signs(families, fresh) if one.pair.family is published and one.pair.metric == FIRST]
+    """Does the harness tell rules apart? Decided as the protocol's section “What would count as what” says."""
+    apart = [sign for sign in signs(families, fresh) if sign.pair.family is published and sign.pair.metric == FIRST]
     text = METRICS[FIRST][0]
-    if not found:
+    if not apart:
         return f"**The harness does not tell rules apart**: no pair of published cells differs in {text}."
-    known = [one for one in found if one.fresh is not None]
-    differ = f"{count(len(found), 'pair')} of published cells {'differs' if len(found) == 1 else 'differ'} in {text}"
+    known = [sign for sign in apart if sign.fresh is not None]
+    differ = f"{count(len(apart), 'pair')} of published cells {'differs' if len(apart) == 1 else 'differ'} in {text}"
     if not known:
         return f"**Not decided yet**: {differ}; the fresh seeds are missing."
-    kept = sum(one.kept for one in known)
+    kept = sum(sign.kept for sign in known)
     signs_kept = f"{kept} of {len(known)} keep their sign on fresh seeds"
     if kept == len(known):
         return f"**The harness tells rules apart**: {differ}, and {signs_kept}."
@@ -56,26 +56,27 @@ def answer(published: Family, families: list[Family], fresh: dict[str, StudyCell
 
 
 def told_apart(family: Family, metric: str) -> list[str]:
-    """A heading, the count, and a line for each cell: what it is higher than, and what it cannot be told apart from."""
+    """Paragraphs: a heading, how many pairs are told apart, and a list of the cells from the highest mean to the lowest. Each
+    cell is compared with those below it: which it is higher than, and which it cannot be told apart from."""
     if not family.cells:
         return [f"## {family.name.capitalize()} settings, {METRICS[metric][0]}", "No finished runs."]
-    found = pairs(family, metric)
-    apart = sum(pair.told_apart for pair in found)
-    head = f"{len(family.cells)} cells, {count(len(found), 'pair')}: {apart} told apart, {len(found) - apart} not."
+    compared = pairs(family, metric)
+    apart = sum(pair.told_apart for pair in compared)
+    head = f"{len(family.cells)} cells, {count(len(compared), 'pair')}: {apart} told apart, {len(compared) - apart} not."
     absent = f" Missing: {'; '.join(family.absent)}." if family.absent else ""
     bracket = (
         " In brackets: the difference in points with the interval that holds at 95 % for all pairs together, and how many seeds "
         "a true difference of that size would need."
     )
     order = family.by_mean(metric)
-    lines = [f"- {line(family, metric, rule, order[i + 1 :], found)}" for i, rule in enumerate(order)]
+    lines = [f"- {line(family, metric, rule, order[i + 1 :], compared)}" for i, rule in enumerate(order)]
     return [f"## {family.name.capitalize()} settings, {METRICS[metric][0]}", head + absent + bracket, "\n".join(lines)]
 
 
-def line(family: Family, metric: str, rule: str, below: list[str], found: list[Pair]) -> str:
-    """Each pair stands once, at its higher cell."""
+def line(family: Family, metric: str, rule: str, below: list[str], pairs: list[Pair]) -> str:
+    """The list entry of one cell: its mean, and its differences to the cells `below` it, so that each pair stands once."""
     mean = f"**{label(rule)}** {plus_minus(family.cells[rule].mean(metric))}"
-    by_other = {other: pair for pair in found for other in below if {pair.one, pair.other} == {rule, other}}
+    by_other = {other: pair for pair in pairs for other in below if {pair.one, pair.other} == {rule, other}}
     higher = [gap(pair, other) for other, pair in by_other.items() if pair.told_apart]
     open_ = [gap(pair, other) for other, pair in by_other.items() if not pair.told_apart]
     parts = [f"higher than {join(higher)}"] if higher else []
@@ -84,7 +85,7 @@ def line(family: Family, metric: str, rule: str, below: list[str], found: list[P
 
 
 def gap(pair: Pair, other: str) -> str:
-    """Such as: GRPO (+0.6, from −1.9 to +3.1; 80 seeds)."""
+    """The difference to a lower cell, such as: GRPO (+0.6, from −1.9 to +3.1; 80 seeds)."""
     low, high = (pair.low, pair.high) if pair.one != other else (-pair.high, -pair.low)
     return f"{label(other)} ({gap_text(pair, abs(pair.gap.estimate), low, high)})"
 
@@ -98,23 +99,23 @@ def gap_text(pair: Pair, estimate: float, low: float, high: float) -> str:
 
 def collapses(family: Family) -> str:
     counts = {rule: (cell.num_collapsed, len(cell)) for rule, cell in family.cells.items()}
-    hit = [f"{label(rule)} {share_text(*count_of)}" for rule, count_of in counts.items() if count_of[0]]
-    found = collapse_pairs(family)
-    shares = f"{join(hit)}; none of the others." if hit else "no run collapsed."
-    apart = [f"{label(c.one)} and {label(c.other)} (p = {c.p_holm:.2g})" for c in found if c.p_holm < ALPHA]
-    if not apart and found:
-        p, p_holm = min(c.p for c in found), min(c.p_holm for c in found)
+    collapsed = [f"{label(rule)} {share_text(*count_of)}" for rule, count_of in counts.items() if count_of[0]]
+    compared = collapse_pairs(family)
+    shares = f"{join(collapsed)}; none of the others." if collapsed else "no run collapsed."
+    apart = [f"{label(c.one)} and {label(c.other)} (p = {c.p_holm:.2g})" for c in compared if c.p_holm < ALPHA]
+    if not apart and compared:
+        p, p_holm = min(c.p for c in compared), min(c.p_holm for c in compared)
         return f"{family.name.capitalize()}: {shares} No two shares can be told apart (smallest p: {p:.2g}, Holm's {p_holm:.2g})."
     return f"{family.name.capitalize()}: {shares}" + (f" Shares differ between {join(apart)}." if apart else "")
 
 
 def tuned_text(published: Family, tuned: Family, metric: str) -> str:
-    """What tuning changed, rule by rule."""
+    """Tuned minus published for each rule whose settings tuning changed, then the rules whose settings it kept."""
     gaps = tuned_gaps(published, tuned, metric)
     texts = [
-        f"{label(rule)} {signed(one.gap.estimate)} (from {signed(one.gap.low)} to {signed(one.gap.high)}, p = {one.p_holm:.2g})"
-        for rule, one in gaps.items()
-        if one.gap
+        f"{label(rule)} {signed(gap.estimate)} (from {signed(gap.low)} to {signed(gap.high)}, p = {change.p_holm:.2g})"
+        for rule, change in gaps.items()
+        if (gap := change.gap)
     ]
     same = [label(rule) for rule in tuned.cells if rule in published.cells and same_runs(published, tuned, rule)]
     kept = f" The same setting in both: {join(same)}." if same else ""
@@ -125,13 +126,13 @@ def fresh_text(families: list[Family], fresh: dict[str, StudyCell]) -> str:
     if not fresh:
         return NO_FRESH
     made = predictions(families, fresh)
-    each = [f"{METRICS[metric][0]} {hits(list(of.values())).text}" for metric, of in made.items()]
-    both = hits([one for of in made.values() for one in of.values()])
-    found = [one for one in signs(families, fresh) if one.fresh is not None]
-    kept = sum(one.kept for one in found)
+    each = [f"{METRICS[metric][0]} {hits(list(by_preset.values())).text}" for metric, by_preset in made.items()]
+    both = hits([prediction for by_preset in made.values() for prediction in by_preset.values()])
+    known = [sign for sign in signs(families, fresh) if sign.fresh is not None]
+    kept = sum(sign.kept for sign in known)
     return (
         f"Means of fresh seeds inside the study's 95 % prediction intervals: {both.text} ({'; '.join(each)}; two-sided, exact "
-        f"binomial). Of {count(len(found), 'pair')} told apart in the study, {kept} keep their sign."
+        f"binomial). Of {count(len(known), 'pair')} told apart in the study, {kept} keep their sign."
     )
 
 
