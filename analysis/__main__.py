@@ -1,11 +1,11 @@
-"""Run folders -> tables, figures, verdict.
+"""The command `python -m analysis`: makes tables, figures, a verdict and report.html from run folders.
 
 python -m analysis runs --out results
 python -m analysis runs --out results --only table1,fig4 --format png
-python -m analysis serve runs        the page, drawn anew while runs go on
+python -m analysis serve runs        report.html in the browser, made again while runs go on
 python -m analysis power runs        how many seeds a difference needs
-python -m analysis diff runs_a runs_b
-python -m analysis pack runs         finished runs as small files to commit; unpack makes folders of them
+python -m analysis diff runs_a runs_b               two sweeps side by side
+python -m analysis pack runs         finished runs as small files to commit; `unpack` makes folders of them
 python -m analysis --study --out results/study      the study's tables and figures from its packs in docs/study
 """
 

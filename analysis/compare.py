@@ -1,4 +1,4 @@
-"""Which methods of a comparison group can be told apart: means, pairwise differences, ranks."""
+"""Compares the methods of a comparison group: means, pairwise differences, ranks, and which methods can be told apart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ BOOTSTRAP_SEED = 20260610
 
 @dataclass(frozen=True)
 class Contrast:
-    """one − other. `alone` speaks about this pair; `together` and `told_apart` about all pairs of the comparison at once."""
+    """The difference one − other. The interval of `alone` holds for this pair; that of `together`, by which `told_apart` is
+    decided, holds for all pairs of the comparison at once. `p_holm`: Holm's correction of the p-values of `alone`."""
 
     one: str
     other: str
@@ -50,7 +51,7 @@ class Comparison:
 
     @property
     def by_mean(self) -> list[str]:
-        """Methods from the highest mean to the lowest; equal means in the group's own order."""
+        """Methods from the highest mean to the lowest; those with equal means keep the order of `means`."""
         return sorted(self.means, key=lambda name: -self.means[name].estimate)
 
     @property
@@ -59,7 +60,7 @@ class Comparison:
 
     @cached_property
     def bootstrap_means(self) -> dict[str, np.ndarray]:
-        """Resampled means of each method, for the reference column."""
+        """Bootstrap means [resamples] of each method, for the columns "plain bootstrap" of the tables."""
         draw = lambda i, name: hierarchical_bootstrap(
             self.scores_SP[name], self.group.num_samples(name, self.rule), self.group.benchmark_P, BOOTSTRAP_SEED, i
         )
@@ -67,8 +68,8 @@ class Comparison:
 
     def contrast(self, one: str, other: str) -> Contrast:
         """The difference one − other, whichever way round it is stored."""
-        found = next(c for c in self.contrasts if {c.one, c.other} == {one, other})
-        return found if found.one == one else found.reversed
+        stored = next(c for c in self.contrasts if {c.one, c.other} == {one, other})
+        return stored if stored.one == one else stored.reversed
 
     @property
     def not_told_from_best(self) -> list[str]:
@@ -81,7 +82,7 @@ class Comparison:
 
 
 def compare(group: GroupScores, rule: str, methods: list[str]) -> Comparison:
-    """Compare the scored ones of `methods`, all pairs."""
+    """All pairs of those `methods` that have scores, under a selection rule."""
     names = [name for name in methods if name in group.scored]
     scores = {name: group.selected(name, rule) for name in names}
     means = {name: interval([scores[name]], group.benchmark_P) for name in names}
@@ -110,8 +111,11 @@ def uncollapsed_methods(comparison: Comparison) -> list[str]:
 
 
 def pooled_spread(comparison: Comparison) -> Spread | None:
-    """Of the calm methods; None without two runs of one, or where no two runs differ. Correlation: of pairs with equal seeds,
-    kept within [0, 0.95]."""
+    """Spread of runs over seeds, pooled over the methods without a collapse that have two runs or more.
+
+    The correlation is the mean covariance of two methods with equal seeds over the pooled variance, clipped to [0, 0.95].
+    None if no method has two such runs, or if no two runs of a method differ.
+    """
     names = [name for name in uncollapsed_methods(comparison) if len(comparison.scores_SP[name]) > 1]
     if not names:
         return None

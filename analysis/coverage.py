@@ -1,10 +1,11 @@
-"""How often the intervals hold what they promise, by simulation: the table of docs/analysis.md.
+"""Simulates how often the intervals contain the true value: the tables of docs/analysis.md.
 
     python -m analysis.coverage                     # the published tables, some minutes
     python -m analysis.coverage --replicates 200
 
-A run's score on a problem is problem + method × problem + seed + sampling noise. Sampling is that of 3 × 30 problems with 16
-samples each at 30 % correct, so the sampling sd of a run's summary is about 1.2 points. The seed sd is a multiple of it.
+A run's score on a problem is the sum of four random effects: problem + method × problem + seed + sampling noise. The noise has
+the variance of 16 samples at 30 % correct; over 3 × 30 problems the sampling sd of a run's summary is about 1.2 points. The
+seed sd is given as a multiple of it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ SHAPES = ("normal", "bimodal")
 
 @dataclass(frozen=True)
 class World:
-    """Where the simulated scores come from. Bimodal: one seed in three ends lower, ten within-mode sds away, as
-    a collapse does.
+    """The distribution of the simulated scores.
 
-    interaction: sd of method × problem effects; correlation: of two methods' effects of one seed number.
+    seed_sd: sd of the seed effects, in units of SAMPLING_SD. shape "bimodal": one seed in three ends lower, by ten sds of a
+    mode, as a collapse does. interaction: sd of the method × problem effects. correlation: between the effects that one seed
+    number has on two methods.
     """
 
     num_seeds: int
@@ -44,7 +46,7 @@ class World:
     correlation: float = 0.0
 
     def methods(self, num_methods: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(scores [M, S, P], true means of the methods on these problems [M]); all methods are alike on new problems."""
+        """(scores [M, S, P], true means of the methods on these problems [M]). On new problems all methods have mean 0."""
         effects_P = PROBLEM_SD * generator.standard_normal(len(STRATA_P))
         effects_MP = effects_P + self.interaction * generator.standard_normal((num_methods, len(STRATA_P)))
         common_S = self.seed_effects((1, self.num_seeds), generator)
@@ -55,7 +57,7 @@ class World:
         return effects_MP[:, None] + seeds_MS[..., None] + noise, effects_MP.mean(1)
 
     def seed_effects(self, shape: tuple, generator: np.random.Generator) -> np.ndarray:
-        """Mean 0, sd seed_sd."""
+        """Seed effects with mean 0 and sd seed_sd · SAMPLING_SD."""
         unit = generator.standard_normal(shape)
         if self.shape == "bimodal":
             low = generator.random(shape) < 1 / 3
@@ -68,13 +70,13 @@ def covers(result: Interval | Difference, truth: float) -> bool:
 
 
 def contrast(world: World, scores: np.ndarray) -> Difference:
-    """Of the first two methods, as the analysis makes it."""
+    """The difference of the first two methods, computed as the analysis does."""
     seeds = list(range(world.num_seeds))
     return difference(scores[0], scores[1], (seeds, seeds), STRATA_P)
 
 
 def intervals(world: World, generator: np.random.Generator) -> dict[str, bool]:
-    """Did this hold in one simulated sweep of two equal methods?"""
+    """Simulate one sweep of two equal methods. For each interval: does it contain the true value? Is A falsely called better?"""
     scores, truth_M = world.methods(2, generator)
     gap = contrast(world, scores)
     return {
@@ -86,7 +88,8 @@ def intervals(world: World, generator: np.random.Generator) -> dict[str, bool]:
 
 
 def plain_bootstrap(world: World, generator: np.random.Generator) -> dict[str, bool]:
-    """The reference that is too narrow: percentiles over seeds, problems and samples, of a mean and of a difference."""
+    """The same for the plain bootstrap, which is too narrow and only a reference: percentiles over seeds, problems and samples
+    of a mean and of a difference, and of a mean over seeds alone."""
     scores, truth_M = world.methods(2, generator)
     counts_SP = np.full(scores[0].shape, NUM_SAMPLES)
     draw = lambda i: hierarchical_bootstrap(0.3 + scores[i], counts_SP, STRATA_P, seed=1, method=i, resamples=400)
@@ -102,7 +105,7 @@ def plain_bootstrap(world: World, generator: np.random.Generator) -> dict[str, b
 
 
 def family(num_methods: int) -> Callable:
-    """Is any pair of several equal methods told apart?"""
+    """A check for `simulate`: is any pair of `num_methods` equal methods told apart?"""
 
     def check(world: World, generator: np.random.Generator) -> dict[str, bool]:
         scores, _ = world.methods(num_methods, generator)
@@ -115,7 +118,7 @@ def family(num_methods: int) -> Callable:
 
 
 def power(shift: float) -> Callable:
-    """Is a true difference of `shift` sds of a run found?"""
+    """A check for `simulate`: is a true difference of `shift` sds of a run found?"""
 
     def check(world: World, generator: np.random.Generator) -> dict[str, bool]:
         scores, _ = world.methods(2, generator)
@@ -139,7 +142,7 @@ def simulate(world: World, check: Callable, replicates: int, seed: int) -> dict[
 
 
 def table(title: str, cases: list[tuple[World, Callable, str]], replicates: int, seed: int) -> Iterator[str]:
-    """Markdown, a line as soon as it is known."""
+    """The lines of a Markdown table, each yielded as soon as it is computed."""
     yield f"\n**{title}** (percent of {replicates:,} simulated sweeps)\n"
     for i, (world, check, text) in enumerate(cases):
         shares = simulate(world, check, replicates, seed)

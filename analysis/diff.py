@@ -1,4 +1,4 @@
-"""Two sweeps side by side: which settings differ, and by how much the results.
+"""Compare two sweeps: which settings differ, and by how much the scores do.
 
 python -m analysis diff runs_a runs_b
 """
@@ -45,7 +45,8 @@ def report(one: Results, other: Results, names: list[str]) -> str:
 
 
 def matched(one: Results, other: Results) -> list[tuple[GroupScores, GroupScores]]:
-    """Equal labels first; else the only groups of that model and stress point on both sides."""
+    """Pairs of groups, one of each sweep: equal groups if there are any, else groups with equal model and stress point where
+    each sweep has only one such group."""
     same_place = lambda a, b: (a.group.model, a.group.stress) == (b.group.model, b.group.stress)
     pairs = []
     for a in one.groups:
@@ -61,7 +62,7 @@ def runs_of(group: GroupScores, method: str | None = None):
 
 
 def settings_lines(a: GroupScores, b: GroupScores) -> list[str]:
-    """Shared settings that differ, then settings of methods that differ."""
+    """Lines of a table: the shared settings that differ, then for each common method its own settings that differ."""
     lines = ["| setting | A | B |", "|---|---|---|"]
     shared = [run.shared_settings for group in (a, b) for run in runs_of(group)[:1]]
     lines += [f"| {key} | {shared[0].get(key)} | {shared[1].get(key)} |" for key in differing(shared)]
@@ -85,6 +86,7 @@ def same_problems(a: GroupScores, b: GroupScores) -> bool:
 
 
 def score_texts(a: GroupScores, b: GroupScores, name: str, rule: str) -> list[str]:
+    """The cells of a method's row: A, B, B − A, its 95 % interval, p."""
     have = [name in group.scored for group in (a, b)]
     scores = [group.selected(name, rule) if there else None for group, there in zip((a, b), have, strict=True)]
     texts = [

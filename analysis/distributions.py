@@ -52,7 +52,7 @@ def t_density(t: float, df: float) -> float:
 def t_quantile(level: float, df: float) -> float:
     """t with P(T ≤ t) = level, for level in (0.5, 1).
 
-    Newton's steps from the normal quantile, which lies below: the distribution is concave there, so they never overshoot.
+    Newton's method from the normal quantile, which is below t. The cdf is concave there, so no step overshoots.
     """
     t = NormalDist().inv_cdf(level)
     for _ in range(200):
@@ -77,7 +77,10 @@ def chi_grid(df: float) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache
 def normal_range_tail(num_means: int) -> tuple[np.ndarray, np.ndarray]:
-    """(w, P(range of this many standard normals > w)) on a grid: 1 − M ∫ φ(z) [Φ(z) − Φ(z − w)]^(M−1) dz."""
+    """(w, P(W > w)) on a grid of w, for the range W of M = num_means standard normals:
+
+    P(W > w) = 1 − M ∫ φ(z) [Φ(z) − Φ(z − w)]^(M−1) dz
+    """
     table = np.linspace(-9, 9, 9001)
     phi = normal_cdf(table)
     width = np.linspace(0, 14, 701)

@@ -7,11 +7,11 @@ from math import comb
 from analysis.distributions import betainc
 from analysis.stats import ALPHA
 
-EQUAL = 1 + 1e-9  # outcomes that are as likely as the observed one count, whatever the rounding
+EQUAL = 1 + 1e-9  # an outcome counts as equally likely as the observed one up to this factor, for rounding
 
 
 def clopper_pearson(count: int, total: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Exact interval of a share: both tails hold alpha / 2 at most."""
+    """Exact interval of a share, each tail with a probability of alpha / 2 at most."""
     low = 0.0 if count == 0 else beta_quantile(alpha / 2, count, total - count + 1)
     high = 1.0 if count == total else beta_quantile(1 - alpha / 2, count + 1, total - count)
     return low, high
@@ -27,7 +27,8 @@ def beta_quantile(level: float, a: float, b: float) -> float:
 
 
 def fisher_exact(count_one: int, total_one: int, count_other: int, total_other: int) -> float:
-    """Two-sided p that two shares are equal: all tables with these margins that are no more likely than the observed one."""
+    """Two-sided p-value of Fisher's test that two shares are equal: the probability, given the margins, of all tables that are
+    no more likely than the observed one."""
     both = count_one + count_other
     weights = {
         k: comb(total_one, k) * comb(total_other, both - k) for k in range(max(0, both - total_other), min(both, total_one) + 1)
@@ -36,6 +37,7 @@ def fisher_exact(count_one: int, total_one: int, count_other: int, total_other: 
 
 
 def binomial_two_sided(count: int, total: int, share: float) -> float:
-    """Two-sided p of a count: all counts that are no more likely than the observed one."""
+    """Two-sided p-value of a count out of `total` against `share`: the probability of all counts that are no more likely than
+    the observed one."""
     chances = [comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(total + 1)]
     return min(1.0, sum(chance for chance in chances if chance <= chances[count] * EQUAL))

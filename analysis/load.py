@@ -1,4 +1,4 @@
-"""Run folders -> one Sweep: the runs, and two tidy tables (one row per run and step; one per run, step and problem).
+"""Loads run folders into one Sweep: the runs, and two tidy tables (one row per run and step; one per run, step and problem).
 
 Parsed rows are cached as Parquet under a hash of the bytes they were parsed from, so an unchanged run is parsed once.
 """
@@ -21,7 +21,7 @@ from analysis.runs import InputError, Run, mixed_settings, read_run
 from harness.files import write_atomic
 from harness.store import RunFolder, find_runs
 
-ReadRows = Callable[[RunFolder, str], list[dict]]  # a table's rows, by its name
+ReadRows = Callable[[RunFolder, str], list[dict]]  # (folder, table name) -> the table's rows
 CACHE_VERSION = 1  # part of every cache key: raise it when the tables' columns change
 EVAL_COLUMNS = ["step", "benchmark", "problem_id", "n", "num_correct", "num_no_answer", "num_truncated", "grader"]
 
@@ -55,7 +55,10 @@ class Sweep:
 def load(
     roots: Sequence[Path | str], cache: Path | None = None, allow_mixed: bool = False, rows: ReadRows = RunFolder.rows
 ) -> Sweep:
-    """Read every run at or below the roots. InputError if there is none, or if a group mixes settings without leave."""
+    """Read every run at or below the roots. `rows` reads a table of a run folder.
+
+    InputError if there is no run, if one is given twice, or if a group mixes settings and `allow_mixed` is False.
+    """
     folders = {folder.path.resolve(): folder for folder in find_runs(*roots)}
     if not folders:
         raise InputError(f"no runs under {', '.join(map(str, roots))}: make some with python -m harness, or give another folder")
@@ -88,7 +91,7 @@ def refuse_duplicates(runs: list[Run]) -> None:
 
 
 def refuse_seeds_twice(runs: list[Run]) -> None:
-    """What allow_mixed does not allow: a seed is one sample of its method."""
+    """InputError if two runs of a group have the same method and seed, which even allow_mixed forbids: a seed is one sample."""
     seen: dict[tuple, Run] = {}
     for run in runs:
         other = seen.setdefault((run.group, run.method, run.seed), run)
@@ -97,7 +100,7 @@ def refuse_seeds_twice(runs: list[Run]) -> None:
 
 
 def read_table(run: Run, folder: RunFolder, name: str, cache: Path | None, rows: ReadRows) -> pd.DataFrame:
-    """From the cache if the file's bytes are the ones that were parsed; a changed file's older entry is removed."""
+    """A table of a run, from the cache if it was parsed from the same bytes. Otherwise the new entry replaces the older one."""
     path = folder.path / f"{name}.jsonl"
     if cache is None or not path.exists():
         return parse(rows(folder, name), name)
@@ -117,7 +120,7 @@ def parse(rows: list[dict], name: str) -> pd.DataFrame:
 
 
 def numeric(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Metric values as floats; nothing but numbers may stand in a metrics row."""
+    """Metric values as floats. A metrics row may hold numbers only."""
     if metrics.empty:
         return pd.DataFrame({"step": pd.Series(dtype="int64")})
     values = metrics.drop(columns="step")
@@ -125,6 +128,7 @@ def numeric(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def stack(runs: list[Run], tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """The runs' tables below each other, with a first column run_id."""
     counts = [len(table) for table in tables]
     stacked = pd.concat(tables, ignore_index=True)
     codes = pd.Series(range(len(runs))).repeat(counts).to_numpy()

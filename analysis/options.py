@@ -1,4 +1,4 @@
-"""The command line of `python -m analysis`."""
+"""Parses the command line of `python -m analysis`, and holds the options that its subcommands share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Options(argparse.Namespace):
 
 
 def parse(argv: list[str], known: Iterable[str]) -> Options:
-    """`known`: names that --only may hold."""
+    """The options of `python -m analysis`. `known`: the names that --only may contain."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
         description="Tables, figures and a verdict from run folders.",

@@ -1,4 +1,4 @@
-"""Writes what the analysis makes, byte for byte the same for the same runs: no times, no paths, fixed salts."""
+"""Writes tables, figures and pages to files, byte for byte the same for the same runs: no times, no paths, fixed salts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Output:
         write_atomic(self.folder / name, text)
 
     def page(self, name: str, text: str) -> None:
-        """A text that the summary names."""
+        """Write a text that `summary` names."""
         self.pages.append(name)
         self.text(name, text)
 
@@ -61,8 +61,8 @@ class Output:
         self.json(f"{name}.json", figure_sidecar(figure) | {"warning": warning})
 
     def index(self, warning: str) -> None:
-        """index.md: every table and figure with its caption; for the missing ones, the command that makes them. Stays as it is
-        where none was asked for."""
+        """Write index.md: every table and figure with its caption; for the missing ones, the command that makes them. Nothing is
+        written if no table or figure was."""
         if not self.captions:
             return
         lines = ["# Tables and figures", ""] + ([red(warning), ""] if warning else [])

@@ -1,7 +1,8 @@
-"""Finished runs as small files that can be committed, and back: all that analysis reads, no weights, no samples.
+"""Packs finished runs into small files that can be committed, and unpacks them: all that the analysis reads, without weights
+and samples.
 
 python -m analysis pack RUNS --out docs/study     one file for each finished run: <run id>.json.gz
-python -m analysis unpack docs/study RUNS_DIR     run folders that a re-issued sweep skips as finished
+python -m analysis unpack docs/study RUNS_DIR     run folders, which the sweep skips as finished when it is started again
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ PACKS = Path("docs/study")
 ENDING = ".json.gz"
 FORMAT = 1
 LIMIT_MB = 15.0  # of all packs together
-DIGITS = 6  # metrics come from float32
-MACHINE = {"host", "pid", "launch", "slurm_job_id", "slurm_restarts", "updated", "runs_dir"}  # says nothing about the run
+DIGITS = 6  # significant digits of metrics, which come from float32
+MACHINE = {"host", "pid", "launch", "slurm_job_id", "slurm_restarts", "updated", "runs_dir"}  # keys that belong to the machine
 TABLES = ("metrics", "evals", "shadow")
 SHADOW = ("step", "rule", "jaccard")  # what fig_agreement reads
 
@@ -53,7 +54,7 @@ def unpack_main(argv: list[str]) -> None:
 
 
 def pack(roots: list[Path], out: Path) -> Iterator[Path]:
-    """Write a pack for each finished run that has none yet."""
+    """Write a pack for each finished run that has none yet. Yields the new files."""
     for folder in find_runs(*roots):
         config = folder.read_config()
         path = out / (config["run_id"] + ENDING) if config else None
@@ -63,12 +64,14 @@ def pack(roots: list[Path], out: Path) -> Iterator[Path]:
 
 
 def unpack(packs: Path, runs_dir: Path, tables: tuple[str, ...] = TABLES) -> Iterator[Path]:
-    """Write the run folders of all packs, except those that are finished there or that a live process owns. With fewer
-    `tables` than all, the others are read by `packed_rows`."""
-    found = pack_files(packs)
-    if not found:
+    """Write the run folders of all packs, except those that are finished there or that a live process owns. Yields the folders.
+
+    Only the named `tables` are written; the others can be read with `packed_rows`. InputError if there are no packs.
+    """
+    paths = pack_files(packs)
+    if not paths:
         raise InputError(f"no packs under {packs}: make some with python -m analysis pack RUNS --out {packs}")
-    for path in found:
+    for path in paths:
         packed = decode(path)
         folder = RunFolder(inside(runs_dir, packed["run_id"], path))
         if not folder.finished and folder.lock.owner() is None:
@@ -77,7 +80,7 @@ def unpack(packs: Path, runs_dir: Path, tables: tuple[str, ...] = TABLES) -> Ite
 
 
 def inside(runs_dir: Path, run_id: str, pack: Path) -> Path:
-    """Where a pack's run goes. InputError for one that would be written elsewhere."""
+    """The folder of a pack's run. InputError if the run id leads out of `runs_dir`."""
     target = runs_dir / run_id
     if not target.resolve().is_relative_to(runs_dir.resolve()):
         raise InputError(f"{pack}: its run {run_id!r} lies outside of {runs_dir}: not a pack of python -m analysis pack")
@@ -85,7 +88,7 @@ def inside(runs_dir: Path, run_id: str, pack: Path) -> Path:
 
 
 def packed_rows(packs: Path, runs_dir: Path, folder: RunFolder, name: str) -> list[dict]:
-    """A table of the run that `unpack` wrote to `folder`, straight from its pack."""
+    """The rows of a table of the run that `unpack` wrote to `folder`, read from its pack."""
     run_id = folder.path.relative_to(runs_dir)
     return to_rows(decode(packs / run_id.with_name(run_id.name + ENDING))[name])
 
@@ -101,7 +104,7 @@ def size_line(packs: Path) -> str:
 
 
 def encode(packed: dict) -> bytes:
-    """Equal content gives equal bytes: no time of packing, no file name."""
+    """The bytes of a pack file. Equal content gives equal bytes: gzip's header holds no time and no file name."""
     text = json.dumps(packed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
@@ -118,6 +121,7 @@ def decode(path: Path) -> dict:
 
 
 def content(folder: RunFolder) -> dict:
+    """A run as the JSON value that its pack holds."""
     config = folder.read_config()
     rows = {name: [strict(row) for row in folder.rows(name)] for name in TABLES}
     rows["metrics"] = [{key: rounded(value) for key, value in row.items()} for row in rows["metrics"]]
@@ -133,8 +137,9 @@ def content(folder: RunFolder) -> dict:
 
 
 def restore(packed: dict, folder: RunFolder, tables: tuple[str, ...] = TABLES) -> None:
-    """The status comes last: without it the folder is not finished, and unpacking again completes it."""
-    encode_row = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # one for all rows: dumps makes one for each
+    """Write a run's folder. The status comes last: until it is there the folder is not finished, and another `unpack` completes
+    what an interrupted one left."""
+    encode_row = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # faster: json.dumps makes an encoder for each row
     for name in tables:
         lines = [encode_row(row) + "\n" for row in to_rows(packed[name])]
         if lines:
@@ -150,7 +155,7 @@ def rounded(value):
 
 
 def portable(record: dict) -> dict:
-    """Without what belongs to the machine: process and launch, absolute paths, where the runs were written."""
+    """The record without what belongs to the machine: process and launch, absolute paths, the folder of the runs."""
     kept = {}
     for key, value in record.items():
         if key == "command" and value:
@@ -163,7 +168,7 @@ def portable(record: dict) -> dict:
 
 
 def to_columns(rows: list[dict]) -> dict:
-    """{"num_rows", "columns": {key: values}, "at": {key: row numbers}}, `at` for keys that some rows lack."""
+    """Rows as {"num_rows", "columns": {key: values}, "at": {key: row numbers}}; `at` holds only keys that some rows lack."""
     keys = dict.fromkeys(key for row in rows for key in row)
     having = {key: [i for i, row in enumerate(rows) if key in row] for key in keys}
     return {
@@ -174,6 +179,7 @@ def to_columns(rows: list[dict]) -> dict:
 
 
 def to_rows(table: dict) -> list[dict]:
+    """The inverse of `to_columns`."""
     rows: list[dict] = [{} for _ in range(table["num_rows"])]
     for key, values in table["columns"].items():
         for i, value in zip(table["at"].get(key, range(len(rows))), values, strict=True):

@@ -1,4 +1,4 @@
-"""Is one method better than another? The one test that tables, figures and the verdict use, and its power."""
+"""Tests whether one method is better than another: the only such test of tables, figures and the verdict, and its power."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from analysis.distributions import normal_cdf, range_quantile, range_upper, t_quantile
 from analysis.stats import ALPHA, Interval, interval
 
-MIN_PAIRED = 3  # two paired seeds would leave one degree of freedom
-# Where two tests are made, each has this share of ALPHA: 3 %. By Bonferroni both together err in at most 6 % of cases; since
-# they often agree, they err in fewer than 5 % of simulated ones (docs/analysis.md).
+MIN_PAIRED = 3  # seeds that a paired test needs: two would leave one degree of freedom
+# Where both tests are made, each is made at this share of ALPHA, 3 %. By Bonferroni one of them errs in at most 6 % of cases;
+# since they often agree, one errs in fewer than 5 % of simulated cases (docs/analysis.md).
 SHARE = 0.6
 
 
@@ -21,11 +21,11 @@ SHARE = 0.6
 class Difference:
     """mean(one) − mean(other) and its interval, by Welch's t and, where both have the same seeds, by a test paired by seed.
 
-    With two tests each is made at 3 %, and the narrower interval counts. The paired one is narrower where the seeds of two
-    methods move together (common random numbers), Welch's where they do not or where seeds are few.
+    If both tests are made, each is made at 3 %, and the narrower interval counts. The paired interval is narrower where runs
+    with the same seed number move together (common random numbers), Welch's where they do not or where seeds are few.
 
-    `num_means`: how many methods are compared. Interval and p-value hold for all pairs of them at once: by the studentised range
-    for Welch (Games and Howell), by Bonferroni for paired.
+    `num_means`: number of methods that are compared. Interval and p-value hold for all pairs of them at once: by the studentised
+    range for Welch (Games and Howell), by Bonferroni for paired.
     """
 
     welch: Interval
@@ -38,12 +38,12 @@ class Difference:
 
     @property
     def known(self) -> bool:
-        """False without any spread between seeds: then there is no interval."""
+        """False if one of the methods has a single seed: then there is no interval."""
         return self.welch.df > 0
 
     @property
     def share(self) -> float:
-        """What part of ALPHA each test has."""
+        """The share of ALPHA at which each test is made: 1, or SHARE if there are two tests."""
         return 1.0 if self.paired is None else SHARE
 
     @property
@@ -52,7 +52,7 @@ class Difference:
 
     @property
     def half_widths(self) -> dict[str, float]:
-        """Half the width of the interval by each test; nan without any spread."""
+        """Half the width of the interval by each test; nan if there is no interval."""
         if not self.known:
             return {"Welch": float("nan")}
         alpha = ALPHA * self.share
@@ -77,7 +77,7 @@ class Difference:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, against zero; below 5 % exactly where the interval leaves out zero."""
+        """Two-sided p-value against zero; below 5 % if and only if the interval does not contain zero."""
         p_values = [self.welch.p_value if self.num_means == 2 else range_p(self.welch, self.num_means)]
         if self.paired is not None:
             p_values.append(self.num_pairs * self.paired.p_value)
@@ -85,6 +85,7 @@ class Difference:
 
     @property
     def alone(self) -> Difference:
+        """The same difference as if these two methods were the only ones."""
         return replace(self, num_means=2)
 
     @property
@@ -93,7 +94,8 @@ class Difference:
 
 
 def range_p(welch: Interval, num_means: int) -> float:
-    """Chance that the largest of all pairwise differences among equal means is this large."""
+    """p-value for all pairs together: the probability that the largest standardised difference among equal means is this large
+    (Games and Howell)."""
     if not welch.df or welch.se == 0:
         return welch.p_value
     return range_upper(2**0.5 * abs(welch.estimate) / welch.se, num_means, welch.df)
@@ -102,14 +104,15 @@ def range_p(welch: Interval, num_means: int) -> float:
 def difference(
     one: np.ndarray, other: np.ndarray, seeds: tuple[list[int], list[int]], strata_P: np.ndarray, problems: str = "crossed"
 ) -> Difference:
-    """one − other, problem by problem. Scores are [S, P], seeds name their rows."""
+    """The difference one − other, taken problem by problem. Scores are [S, P]; `seeds`: the seeds of the rows of both."""
     welch, order = interval([one, other], strata_P, problems), pairing(*seeds)
     paired = None if order is None else interval([one - other[order]], strata_P, problems)
     return Difference(welch, paired)
 
 
 def pairing(one: list[int], other: list[int]) -> list[int] | None:
-    """Rows of `other` in the order of the seeds of `one`; None unless both have the same seeds, once each and enough."""
+    """Rows of `other` in the order of the seeds of `one`; None unless both have the same seeds, each once, and at least
+    MIN_PAIRED of them."""
     if len(one) < MIN_PAIRED or len(set(one)) < len(one) or sorted(one) != sorted(other):
         return None
     return [other.index(seed) for seed in one]
@@ -117,14 +120,14 @@ def pairing(one: list[int], other: list[int]) -> list[int] | None:
 
 @dataclass(frozen=True)
 class Spread:
-    """How runs vary: sd of one run's summary over seeds, and its correlation between two methods at one seed number."""
+    """Variation between runs: sd of a run's summary over seeds, and its correlation between two methods at one seed number."""
 
     sd: float
     correlation: float = 0.0
 
 
 def power_of_pair(true_difference: float, spread: Spread, num_seeds: int) -> float:
-    """Chance that one comparison of two methods, each with this many seeds, tells them apart."""
+    """Probability that a single comparison tells apart two methods with this true difference and this many seeds each."""
     if num_seeds < 2:
         return 0.0
     standard_error = spread.sd * (2 * (1 - spread.correlation) / num_seeds) ** 0.5
@@ -134,13 +137,16 @@ def power_of_pair(true_difference: float, spread: Spread, num_seeds: int) -> flo
 
 @lru_cache
 def power_bounds(num_seeds: int, correlation: float, num_draws: int = 4000) -> np.ndarray:
-    """What the difference, in its true standard errors, must exceed to be told apart, for draws of the seeds' spread."""
+    """Bounds [num_draws] that an observed difference must exceed to be told apart, in units of its true standard error.
+
+    Each bound belongs to one draw of the seeds' observed spreads. Above 60 seeds it is one bound, [1].
+    """
     share = 1.0 if num_seeds < MIN_PAIRED else SHARE
     critical = lambda df: t_quantile(1 - ALPHA * share / 2, float(df))
-    if num_seeds > 60:  # spreads are known well, and pairing is never worse than Welch
+    if num_seeds > 60:  # the observed spreads are close to the true ones, and pairing is never worse than Welch
         return np.array([critical(num_seeds - 1)])
     common, one, other = np.random.default_rng(num_seeds).standard_normal((3, num_draws, num_seeds))
-    one, other = (correlation**0.5 * common + (1 - correlation) ** 0.5 * own for own in (one, other))
+    one, other = (correlation**0.5 * common + (1 - correlation) ** 0.5 * single for single in (one, other))
     a, b = (sample.var(1, ddof=1) / num_seeds for sample in (one, other))
     grid = np.linspace(num_seeds - 1, 2 * (num_seeds - 1), 50)
     df = (num_seeds - 1) * (a + b) ** 2 / (a**2 + b**2)
@@ -151,14 +157,14 @@ def power_bounds(num_seeds: int, correlation: float, num_draws: int = 4000) -> n
 
 
 def num_seeds_needed(true_difference: float, spread: Spread, power: float = 0.8, most: int = 10_000) -> int | None:
-    """Fewest seeds for each method at which a true difference is found with this probability; None if more than `most`."""
+    """Fewest seeds for each method with which a true difference is found with probability `power`; None if more than `most`."""
     if spread.sd <= 0:
         return 2
     return fewest(lambda n: power_of_pair(true_difference, spread, n) >= power, most)
 
 
 def fewest(enough: Callable[[int], bool], most: int) -> int | None:
-    """The smallest number from 2 on that is enough, where every larger one is too; None if `most` are not."""
+    """The smallest number from 2 on that is enough, by bisection: all larger ones must be enough too. None if `most` is not."""
     low, high = 1, 2
     while not enough(high):
         if high >= most:
@@ -171,7 +177,7 @@ def fewest(enough: Callable[[int], bool], most: int) -> int | None:
 
 
 def detectable_difference(num_seeds: int, spread: Spread, power: float = 0.8) -> float:
-    """The true difference that this many seeds for each method find with this probability; nan for one seed."""
+    """The true difference that is found with probability `power` by this many seeds for each method; nan for one seed."""
     if num_seeds < 2:
         return float("nan")
     low, high = 0.0, 100.0  # in standard deviations of a run

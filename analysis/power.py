@@ -1,4 +1,4 @@
-"""How many seeds does a difference need, and what can a sweep show? From runs, or from the defaults without any.
+"""How many seeds does a difference need, and what can a sweep show? By the spread of given runs, or without runs by a default.
 
 python -m analysis power runs
 python -m analysis power --differences 1,2,5
@@ -62,7 +62,8 @@ def group_report(results: Results, group, differences: list[float]) -> str:
 
 
 def report(title: str, source: str, spread: Spread, differences: list[float], present: int | None) -> str:
-    """Markdown: power for numbers of seeds, the number that 80 % needs, and what the present number can show."""
+    """Markdown: for each true difference its power at several numbers of seeds and the seeds that 80 % needs; then the
+    difference that the `present` seeds can show. `differences` in points."""
     lines = [f"## {title}", "", source, ""]
     lines += ["| true difference | seeds for 80 % | " + " | ".join(f"{n} seeds" for n in SEEDS) + " |"]
     lines += ["|---" * (2 + len(SEEDS)) + "|"]

@@ -1,4 +1,4 @@
-"""All tables, all figures, the verdict and the index of some results, into a folder."""
+"""Writes the tables and figures of some results, their verdict and their index into a folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Choose = Callable[[Iterable[str]], list[str]]
 
 
 def publish(results: Results, output: Output, chosen: Choose = list) -> None:
+    """`chosen`: the names to write, of all that are offered to it (default: all). Verdict and index are always written."""
     for name in progress(chosen(TABLES), "tables"):
         output.table(TABLES[name](results))
     for name in progress(chosen(FIGURES), "figures"):

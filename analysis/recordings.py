@@ -1,4 +1,4 @@
-"""What runs record beside their metrics (docs/recordings.md): shadow rows, and traces of a few responses token by token."""
+"""Reads what runs record beside metrics (docs/recordings.md): shadow rows, and traces of a few responses token by token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from harness.store import RunFolder, by_step
 
 
 def agreement(runs: list[Run]) -> dict[str, float]:
-    """For each shadow rule the Jaccard index of what it and the running rule drop: mean over steps, then over runs."""
+    """For each shadow rule the Jaccard index of the tokens that it drops and those that the running rule drops: mean over
+    steps, then over runs."""
     by_rule = defaultdict(list)
     for run in runs:
         steps = defaultdict(list)
@@ -26,12 +27,12 @@ def agreement(runs: list[Run]) -> dict[str, float]:
     return {rule: float(np.mean(values)) for rule, values in by_rule.items()}
 
 
-BUDGET_SERIES = {"c", "w", "S_prev", "Z"}  # what a rule with a prefix budget notes for each token
+BUDGET_SERIES = {"c", "w", "S_prev", "Z"}  # per-token values that a rule with a prefix budget records
 
 
 @dataclass(frozen=True)
 class TracedResponse:
-    """One response under a rule with a prefix budget. threshold: c_t / w_t; drift: the prefix sum S after the last token."""
+    """One response of T tokens under a rule with a prefix budget. threshold_T: c_t / w_t; drift: S_T, the sum of all Z_t."""
 
     run: Run
     step: int
@@ -41,7 +42,8 @@ class TracedResponse:
 
 
 def traced_responses(run: Run) -> list[TracedResponse]:
-    """Of the run's last trace, under its own rule if that has a prefix budget, else under CPPO's shipped settings."""
+    """The responses of the run's last trace, each under the run's own rule if that has a prefix budget, else under CPPO's shipped
+    settings; without those that have neither. Empty for a run without traces."""
     trace = last_trace(run.path)
     if trace is None:
         return []
@@ -57,10 +59,10 @@ def last_trace(folder: Path) -> dict | None:
 
 
 def own_budget(trace: dict | None) -> dict | None:
-    """The trace under the run's own rule alone; None if that has no prefix budget."""
-    own = [response | {"rules": {"own": response["rules"]["own"]}} for response in trace["responses"]] if trace else []
-    has_budget = any(one["rules"]["own"].get("aux", {}).keys() >= BUDGET_SERIES for one in own)
-    return trace | {"rules": {"own": trace["rules"]["own"]}, "responses": own} if has_budget else None
+    """The trace with the decisions of the run's own rule alone; None without a trace, or if that rule has no prefix budget."""
+    responses = [response | {"rules": {"own": response["rules"]["own"]}} for response in trace["responses"]] if trace else []
+    has_budget = any(response["rules"]["own"].get("aux", {}).keys() >= BUDGET_SERIES for response in responses)
+    return trace | {"rules": {"own": trace["rules"]["own"]}, "responses": responses} if has_budget else None
 
 
 def budgeted(run: Run, step: int, response: dict) -> TracedResponse | None:
@@ -74,5 +76,5 @@ def budgeted(run: Run, step: int, response: dict) -> TracedResponse | None:
 
 
 def per_token(values: list | float | None, length: int) -> np.ndarray:
-    """A series is a list, or one number that stands for all tokens; null is nan."""
+    """A stored series as an array [length]: it is a list, or one number that stands for all tokens; null becomes nan."""
     return np.broadcast_to(np.array(values, dtype=float), length)

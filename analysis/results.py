@@ -1,4 +1,4 @@
-"""All that tables, figures and the verdict are made of: the sweep, its groups' scores, and their comparisons, computed once."""
+"""The record that tables, figures and the verdict are made from: a sweep, its groups' scores, and comparisons computed once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from analysis.style import ordered
 
 @dataclass(frozen=True)
 class Results:
+    """A sweep with the scores of its groups. `rule`: the selection rule; `paper`: show the published numbers beside ours."""
+
     sweep: Sweep
     groups: list[GroupScores]
     rule: str = PRIMARY_RULE
@@ -19,17 +21,18 @@ class Results:
     _comparisons: dict = field(default_factory=dict, repr=False)
 
     def main_methods(self, group: GroupScores) -> list[str]:
-        """The compared methods of a group: its rules, without the ablations of a rule that is among them."""
+        """The compared methods of a group: all but the variants of a rule whose own preset is there too."""
         first = {name: (method.runs + method.others)[0] for name, method in group.methods.items()}
         return ordered(name for name, run in first.items() if not (run.is_variant and run.rule in first))
 
     def variants(self, group: GroupScores, base: str) -> list[str]:
-        """Ablations and changed settings of a rule, if its own preset is there too."""
+        """The ablations and changed settings of the rule `base`; empty if the rule's own preset is not among the runs."""
         main = self.main_methods(group)
         rules = {name: (method.runs + method.others)[0].rule for name, method in group.methods.items()}
         return ordered(name for name in rules if rules[name] == base and name not in main)
 
     def comparison(self, group: GroupScores, rule: str | None = None) -> Comparison:
+        """The main methods of a group compared under a selection rule (default: the results' own), computed once."""
         key = (group.group, rule or self.rule)
         if key not in self._comparisons:
             self._comparisons[key] = compare(group, rule or self.rule, self.main_methods(group))
@@ -37,7 +40,7 @@ class Results:
 
     @property
     def group_labels(self) -> list[str]:
-        """The model or the stress point alone where that tells the groups apart."""
+        """The groups' names in tables: model or stress point alone where these differ between all groups, else the full label."""
         groups = [group.group for group in self.groups]
         alone = [group.model for group in groups], [group.stress or "default" for group in groups]
         return next((texts for texts in alone if len(set(texts)) == len(texts)), [group.label for group in groups])

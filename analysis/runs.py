@@ -1,4 +1,4 @@
-"""What one run says about itself. The only module that knows the keys of config.json, status.json and logs/attempt_<n>.json."""
+"""Reads one run's record of itself: the only module that knows the keys of config.json, status.json and logs/attempt_<n>.json."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from analysis.style import TUNED
 from harness.files import content_hash
 from harness.store import FINISHED_STATES, RunFolder
 
-TYPED = "python -m harness"  # how a command begins that a user gave; an attempt requeued by SLURM holds its launcher's instead
-# Of a status what is shown elsewhere than under provenance.
+TYPED = "python -m harness"  # beginning of a command that a user typed; an attempt requeued by SLURM holds its launcher's instead
+# Keys of the status that are shown elsewhere than under provenance.
 NOT_PROVENANCE = {
     "state", "step", "reason", "run_id", "method", "preset", "model", "experiment", "seed", "device_hours", "command",
     "collapse_step", "collapse_reason", "mismatch_step", "mismatch_reason",
@@ -19,7 +19,7 @@ NOT_PROVENANCE = {
 
 
 class InputError(ValueError):
-    """The given runs cannot be analysed; the message says what the user can do about it."""
+    """Raised if the given runs cannot be analysed; the message says what the user can do about it."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its scores count; a run in any other state is listed, not scored."""
+        """True if the run is completed or collapsed, so that its scores count; any other run is listed, not scored."""
         return self.state in FINISHED_STATES
 
     @property
     def stopped_early(self) -> bool:
-        """Stopped by the collapse rule: nothing was measured after `step`."""
+        """True if the collapse rule stopped the run, so that nothing was measured after `step`."""
         return self.state == "collapsed"
 
     @property
@@ -78,12 +78,12 @@ class Run:
 
     @property
     def operational_settings(self) -> dict:
-        """What changes no number of the run: cluster and ranks, checkpoints, recordings."""
+        """The settings that change no number of the run, flat: cluster and ranks, checkpoints, recordings."""
         return flatten(self.config.get("operational", {}))
 
     @property
     def is_variant(self) -> bool:
-        """An ablation or changed setting of a rule, not one of the compared methods themselves."""
+        """True for an ablation or changed setting of a rule, False for the rule itself, as published or as tuned."""
         return self.method != self.rule and not self.method.endswith(TUNED)
 
     @property
@@ -92,24 +92,24 @@ class Run:
 
     @cached_property
     def attempts(self) -> list[dict]:
-        """What each attempt wrote about itself, the first one first: host, job, commit, how it ended."""
+        """The record of each attempt, the first one first: host, job, commit, how it ended."""
         return RunFolder(self.path).attempts()
 
     @property
     def command(self) -> str:
-        """The newest one that a user typed; "" if none is known."""
-        told = [self.status.get("command"), *(one.get("command") for one in reversed(self.attempts))]
-        known = [command for command in told if command]
+        """The newest command that a user typed; without one the newest command of any kind, and "" if none is recorded."""
+        recorded = [self.status.get("command"), *(attempt.get("command") for attempt in reversed(self.attempts))]
+        known = [command for command in recorded if command]
         return next((command for command in known if command.startswith(TYPED)), known[0] if known else "")
 
     @property
     def provenance(self) -> dict:
-        """Everything else that the status holds: when, where and with what the run was made."""
+        """All entries of the status that are shown nowhere else: when, where and with what the run was made."""
         return {key: value for key, value in self.status.items() if key not in NOT_PROVENANCE and value is not None}
 
     @property
     def warnings(self) -> list[str]:
-        """Why it ended or failed, what was marked: each as a sentence of its own."""
+        """Sentences: why the run ended or failed, if it says so, and at which step and why collapse or mismatch was marked."""
         marks = [
             f"{name} marked at step {self.status[f'{name}_step']}: {self.status.get(f'{name}_reason') or 'no reason recorded'}"
             for name in ("collapse", "mismatch")
@@ -119,7 +119,7 @@ class Run:
 
 
 def read_run(folder: RunFolder) -> Run:
-    """A folder without a readable status is a run in state "missing"; one without a readable config is an error."""
+    """The run of a folder, in state "missing" if its status cannot be read. InputError if its config cannot."""
     config, status = folder.read_config(), folder.read_status() or {}
     if config is None:
         raise InputError(f"{folder.path}/config.json cannot be read: remove the folder, or re-issue its run")
@@ -182,18 +182,22 @@ def flatten(settings: dict, prefix: str = "") -> dict:
 
 
 def differing(settings: list[dict]) -> dict[str, list]:
-    """Keys whose values are not the same in all of the flat settings, with the distinct values in order of appearance."""
-    keys = dict.fromkeys(key for one in settings for key in one)
+    """Keys whose values are not the same in all of the flat settings, with the distinct values in order of appearance.
+
+    An absent key counts as None.
+    """
+    keys = dict.fromkeys(key for flat in settings for key in flat)
     values = {key: [] for key in keys}
-    for one in settings:
+    for flat in settings:
         for key in keys:
-            if one.get(key) not in values[key]:
-                values[key].append(one.get(key))
+            if flat.get(key) not in values[key]:
+                values[key].append(flat.get(key))
     return {key: distinct for key, distinct in values.items() if len(distinct) > 1}
 
 
 def by_group(runs: list[Run]) -> dict[Group, list[Run]]:
-    """Groups as their experiment and model first appear, the default before its stress points."""
+    """The runs of each group. Groups come in the order in which their experiment and model first appear, and of these the
+    default before its stress points."""
     groups: dict[Group, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
@@ -203,8 +207,8 @@ def by_group(runs: list[Run]) -> dict[Group, list[Run]]:
 
 
 def mixed_settings(runs: list[Run]) -> list[str]:
-    """One line for each comparison group whose runs do not share their settings, and for each method in it whose runs differ
-    in the method's own (a preset that was edited between runs): which keys, and their values."""
+    """Lines that list the keys and values of settings that should be equal: one for each comparison group whose runs differ in
+    shared settings, and one for each method of a group whose runs differ in the method's own (its preset was edited)."""
     lines = []
     for group, members in by_group(runs).items():
         if len({run.fingerprint for run in members}) > 1:
@@ -217,4 +221,5 @@ def mixed_settings(runs: list[Run]) -> list[str]:
 
 
 def listing(keys: dict[str, list]) -> str:
+    """Such as: train.lr = 0.0001, 0.0002; rollout.lag = 0, 4"""
     return "; ".join(f"{key} = {', '.join(map(str, values))}" for key, values in keys.items())

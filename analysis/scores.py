@@ -1,4 +1,4 @@
-"""Evaluation rows -> score arrays, and the rules that select one score per problem from a run's curve.
+"""Turns evaluation rows into score arrays, and selects one score for each problem from a run's curve by a selection rule.
 
 Axes in names: S seeds, E evaluations, P problems (all benchmarks side by side), K benchmarks.
 """
@@ -20,13 +20,13 @@ NUM_LAST = 3
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """All runs of one method in one group. `scores_SEP` holds finished runs only, in order of their seeds."""
+    """All runs of one method in one group. The arrays hold the scored `runs` only, in order of their seeds."""
 
     name: str
     runs: list[Run]  # finished, with a complete evaluation at every common step
     others: list[Run]  # running, preempted, failed, missing, or without evaluations: listed, not scored
     scores_SEP: np.ndarray  # share of correct samples, in [0, 1]
-    num_samples_SEP: np.ndarray
+    num_samples_SEP: np.ndarray  # samples behind each score
 
     @property
     def seeds(self) -> list[int]:
@@ -43,7 +43,7 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class GroupScores:
-    """One comparison group on its common grid: the steps and problems that every scored run has."""
+    """The scores of one comparison group on its common grid: the steps and problems that every scored run has."""
 
     group: Group
     methods: dict[str, Method]
@@ -87,7 +87,7 @@ class GroupScores:
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """From one run's curve [E, P] to one score per problem [P]."""
+    """How one run's curve [E, P] becomes one score for each problem [P]."""
 
     label: str
     meaning: str
@@ -112,7 +112,7 @@ def last3(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
 
 
 def area(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
-    """Trapezoids over steps, divided by the length of the window."""
+    """Mean over the window of steps: the area under the curve by trapezoids, divided by the window's length."""
     if len(curve_EP) == 1:
         return curve_EP[0]
     steps_E = group.steps_E
@@ -120,7 +120,8 @@ def area(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
 
 
 def split_half(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
-    """Every second problem of each benchmark chooses the step at which the others are scored, and the other way round."""
+    """Problems are split into halves, alternately in each benchmark. Each half is scored at the step that is best for the other
+    half, so that no score takes part in choosing its own step."""
     half_P = np.zeros(len(group.problem_ids), dtype=bool)
     for k in range(len(group.benchmarks)):
         half_P[np.flatnonzero(group.benchmark_P == k)[::2]] = True
@@ -141,7 +142,7 @@ SELECTION_RULES = {
 
 
 def group_scores(sweep: Sweep, t_stop: int | None = None) -> list[GroupScores]:
-    """Every comparison group's scores, on steps in [0, T_stop]; T_stop is the shortest planned run if not given."""
+    """The scores of every comparison group at steps in [0, t_stop]; t_stop defaults to the group's shortest planned run."""
     evals = sweep.evals.assign(share=sweep.evals["num_correct"] / sweep.evals["n"])
     tables = dict(list(evals.groupby("run_id", observed=True)))
     return [one_group(group, runs, tables, t_stop) for group, runs in by_group(sweep.runs).items()]
@@ -174,7 +175,7 @@ def one_method(name: str, runs: list[Run], scored: dict[str, tuple | None], shap
 
 
 def common_problems(group: Group, tables: list) -> list[tuple[str, str]]:
-    """(benchmark, problem) pairs that all runs were asked, in a stable order."""
+    """(benchmark, problem) pairs that all runs were asked, sorted. InputError if no pair is common to all."""
     asked = [set(zip(table["benchmark"], table["problem_id"], strict=True)) for table in tables]
     common = sorted(set.intersection(*asked)) if asked else []
     if asked and not common:
@@ -183,7 +184,7 @@ def common_problems(group: Group, tables: list) -> list[tuple[str, str]]:
 
 
 def complete_evaluations(table, problems: list[tuple[str, str]]) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """(steps, scores [E, P], samples [E, P]); an evaluation that a crash cut short is left out."""
+    """(steps, scores [E, P], samples [E, P]) of a run; an evaluation that lacks a problem, as after a crash, is left out."""
     index = {problem: i for i, problem in enumerate(problems)}
     columns = np.array([index.get(pair, -1) for pair in zip(table["benchmark"], table["problem_id"], strict=True)])
     steps, rows = np.unique(table["step"].to_numpy(), return_inverse=True)
@@ -196,15 +197,17 @@ def complete_evaluations(table, problems: list[tuple[str, str]]) -> tuple[list[i
 
 
 def common_steps(runs: list[tuple[Run, list[int]]], limit: int) -> list[int]:
-    """Steps up to the limit at which every run that was not stopped early was evaluated."""
+    """Steps up to the limit at which every run was evaluated, except those stopped early; of these all steps if there are no
+    other runs."""
     full = [set(steps) for run, steps in runs if not run.stopped_early and steps]
     grid = set.intersection(*full) if full else set().union(*(steps for _, steps in runs))
     return sorted(step for step in grid if step <= limit)
 
 
 def carried(curve: tuple[list[int], np.ndarray, np.ndarray], grid: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scores and samples on the grid, each step's from the last evaluation up to it: that matters only for runs stopped by the
-    collapse rule, which keep their last one. None if there is no grid, or nothing before its first step."""
+    """(scores, samples) of a run on the grid: at each step those of the run's last evaluation up to it. Only runs stopped by the
+    collapse rule lack evaluations of the grid, and so keep their last one. None if the grid is empty, or begins before the run's
+    first evaluation."""
     steps, scores, counts = curve
     rows = np.searchsorted(steps, grid, side="right") - 1
     if not len(rows) or rows.min() < 0:

@@ -1,4 +1,4 @@
-"""The page as a live dashboard: report.html drawn anew from the run folders, for this machine's browser only.
+"""Serve report.html as a live dashboard: made again whenever a run folder changes, for browsers on this machine only.
 
 python -m analysis serve runs
 """
@@ -49,7 +49,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 class LivePage:
-    """Drawn when asked for and a file of a run has changed since; one thread draws at a time."""
+    """The page and its state, for the server. The page is made when it is requested and a file of a run has changed since the
+    last time; one thread makes it at a time, the others wait."""
 
     def __init__(self, roots: list[Path], refresh_seconds: int, allow_mixed: bool, cache: Path | None = None):
         self.roots, self.refresh_seconds, self.allow_mixed, self.cache = roots, refresh_seconds, allow_mixed, cache
@@ -67,14 +68,14 @@ class LivePage:
         try:
             sweep = load(self.roots, cache=self.cache, allow_mixed=self.allow_mixed)
             return report(analyse(sweep), {"seconds": self.refresh_seconds, "state": state})
-        except ValueError as error:  # runs may still be about to begin
+        except ValueError as error:  # such as an InputError because no run has begun
             return waiting(str(error), self.refresh_seconds)
 
 
 def state_of(roots: list[Path]) -> str:
-    """A digest of path, time of change and size of the files that the page is made of."""
+    """A digest of the paths, modification times and sizes of the files that the page is made of."""
     stats = []
-    with suppress(ValueError):  # a root that is gone; `draw` says so
+    with suppress(ValueError):  # a root no longer exists; `draw` reports it
         for path in (run.path / name for run in find_runs(*roots) for name in WATCHED):
             with suppress(FileNotFoundError):
                 stats.append((str(path), path.stat()))
@@ -87,8 +88,10 @@ def waiting(text: str, refresh_seconds: int) -> str:
 
 
 def handler(answers: dict[str, tuple[str, Callable[[], str]]]) -> type[BaseHTTPRequestHandler]:
-    """Answers GET of these paths and nothing else, and only under this machine's own names, so that no foreign site can read it.
-    answers: path -> (content type, text)."""
+    """A handler class that answers GET of the paths in `answers`, path -> (content type, function to the text), and nothing else.
+
+    Requests must name this machine in their Host header: otherwise a foreign site could read the page by DNS rebinding.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -106,10 +109,10 @@ def handler(answers: dict[str, tuple[str, Callable[[], str]]]) -> type[BaseHTTPR
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            with suppress(ConnectionError):  # the reader has gone on
+            with suppress(ConnectionError):  # the browser has closed the connection
                 self.wfile.write(body)
 
         def log_message(self, *_) -> None:
-            """Quiet: the page asks all the time."""
+            """Log nothing: the open page asks for /state all the time."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""Statistics of a few seeds, as pure functions of arrays. Random ones take a generator.
+"""Statistics of a few seeds, as pure functions of arrays. Random ones take a seed or a generator.
 
 Axes: S seeds, P problems, R runs, M methods. Scores are per run and problem, in [0, 1] or differences of such.
 Strata: an index per problem (its benchmark); the estimate is the mean over strata of the mean over their problems.
@@ -14,13 +14,13 @@ import numpy as np
 from analysis.distributions import t_quantile, t_two_sided
 
 LEVEL = 0.95
-ALPHA = 0.05  # its complement, exactly
-ROUNDING = 1e-12  # of means of scores in [0, 1]
+ALPHA = 0.05  # 1 − LEVEL, without that subtraction's rounding
+ROUNDING = 1e-12  # rounding error of means of scores in [0, 1]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimate, standard error and degrees of freedom; without a spread to judge by, df is 0 and the bounds are nan."""
+    """Estimate, standard error and degrees of freedom of Student's t. From a single run df is 0 and the bounds are nan."""
 
     estimate: float
     se: float
@@ -43,7 +43,7 @@ class Interval:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, against zero. 1 where nothing can be said; 0 or 1 where the seeds do not differ at all."""
+        """Two-sided p-value against zero. 1 if df is 0. Where the seeds do not differ at all: 1 if the estimate is 0, else 0."""
         if not self.df:
             return 1.0
         if self.se == 0:
@@ -56,6 +56,7 @@ class Interval:
 
 
 def stratum_weights(strata_P: np.ndarray) -> np.ndarray:
+    """Weights [P] with sum 1: every stratum counts alike, and every problem inside one."""
     counts = np.bincount(strata_P)
     return 1.0 / (np.count_nonzero(counts) * counts[strata_P])
 
@@ -63,10 +64,10 @@ def stratum_weights(strata_P: np.ndarray) -> np.ndarray:
 def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str = "fixed") -> Interval:
     """Interval of mean(samples[0]) − mean(samples[1]), or of mean(samples[0]) alone; samples are [S, P] arrays.
 
-    Seeds are random. problems="fixed" speaks about these problems only: t over the runs' summaries (Welch for two samples).
-    "crossed" also treats problems as drawn from a larger set: the variance of the problem effects is added (two-way random
-    effects, seeds crossed with problems, within strata), and the degrees of freedom are Satterthwaite's.
-    For differences paired by seed and problem, give one sample: the differences.
+    Seeds are random effects. With problems="fixed" the interval is about these problems only: Student's t over the runs'
+    summaries (Welch's for two samples). With "crossed" problems too are drawn from a larger set: the variance of the problem
+    effects is added (two-way random effects, seeds crossed with problems, within strata), and the degrees of freedom are
+    Satterthwaite's. For differences paired by seed and problem, give one sample: the differences.
     """
     weights_P = stratum_weights(strata_P)
     sign = (1.0, -1.0)
@@ -77,18 +78,24 @@ def interval(samples: Sequence[np.ndarray], strata_P: np.ndarray, problems: str 
     terms = [(m.var(ddof=1) / len(m), len(m) - 1) for m in means]
     if problems == "crossed":
         terms += problem_terms(samples, strata_P)
-    # subtracted terms can push Satterthwaite's formula below the fewest seeds' own degrees of freedom, where it means nothing
+    # negative terms can push Satterthwaite's df below that of the sample with the fewest seeds, where it has no meaning
     df = max(satterthwaite(terms), min(len(m) for m in means) - 1)
     return Interval(exact(estimate), exact(float(np.sqrt(sum(value for value, _ in terms)))), df)
 
 
 def exact(value: float) -> float:
-    """Nothing but rounding is zero: equal scores of three and of four seeds must not differ."""
+    """The value, or 0.0 if it is no more than rounding: equal mean scores of three and of four seeds must not differ."""
     return 0.0 if abs(value) < ROUNDING else value
 
 
 def problem_terms(samples: Sequence[np.ndarray], strata_P: np.ndarray) -> list[tuple[float, float]]:
-    """(variance, df) terms of the mean's variance over problems; none where the problems differ by no more than noise."""
+    """Terms (variance, df) that drawing the problems adds to the variance of the mean. One of K strata, with n problems, adds
+
+        Var(problem effects) / (K² n) − Σ over samples of residual variance / (S K² n):
+
+    the second term is the noise that the problem effects, means over S seeds, still contain. Empty if the sum over the strata
+    is not above 0: then the problems differ by no more than noise.
+    """
     num_strata = len(np.unique(strata_P))
     terms = []
     for k in np.unique(strata_P):
@@ -104,20 +111,20 @@ def problem_terms(samples: Sequence[np.ndarray], strata_P: np.ndarray) -> list[t
 
 
 def residual_variance(scores_SP: np.ndarray) -> float:
-    """Mean square of what neither seed nor problem explains."""
+    """Mean square of the residuals after the means of seeds and of problems are taken off (two-way analysis of variance)."""
     num_seeds, num_problems = scores_SP.shape
     residual = scores_SP - scores_SP.mean(0) - scores_SP.mean(1, keepdims=True) + scores_SP.mean()
     return float((residual**2).sum() / ((num_seeds - 1) * (num_problems - 1)))
 
 
 def satterthwaite(terms: Sequence[tuple[float, float]]) -> float:
-    """Degrees of freedom of a sum of independent variance estimates."""
+    """Degrees of freedom of a sum of independent variance estimates (v, df): (Σ v)² / Σ (v² / df)."""
     total, spread = sum(value for value, _ in terms), sum(value**2 / df for value, df in terms)
     return float(total**2 / spread) if spread > 0 else terms[0][1]
 
 
 def prediction_half_width(interval: Interval, num_seeds: int, num_new: int) -> float:
-    """Half-width for the mean of `num_new` further seeds: t · s · sqrt(1/S + 1/n)."""
+    """Half-width for the mean of n = `num_new` further seeds: t · s · sqrt(1/S + 1/n), from the interval over S seeds."""
     return interval.half_width * float(np.sqrt(1 + num_seeds / num_new))
 
 
@@ -139,13 +146,14 @@ def iqm(scores: np.ndarray) -> float:
 
 
 def probability_of_improvement(one_SK: np.ndarray, other_SK: np.ndarray) -> float:
-    """P(a run of one beats a run of the other), ties half, averaged over benchmarks (Mann-Whitney U / nm)."""
+    """P(a run of one beats a run of the other), averaged over benchmarks; a tie counts half. For each it is Mann-Whitney's
+    U / (n m)."""
     wins = (one_SK[:, None] > other_SK[None]).mean((0, 1)) + 0.5 * (one_SK[:, None] == other_SK[None]).mean((0, 1))
     return float(wins.mean())
 
 
 def rank_bounds(names: Sequence[str], better: dict[tuple[str, str], bool]) -> dict[str, tuple[int, int]]:
-    """Simultaneous rank intervals from corrected pairwise tests: better[(a, b)] is True where a is known to beat b."""
+    """Simultaneous intervals (best rank, worst rank) from corrected pairwise tests. better[a, b]: a is known to beat b."""
     wins = {name: sum(better.get((name, other), False) for other in names) for name in names}
     losses = {name: sum(better.get((other, name), False) for other in names) for name in names}
     return {name: (1 + losses[name], len(names) - wins[name]) for name in names}
@@ -156,10 +164,10 @@ def hierarchical_bootstrap(
 ) -> np.ndarray:
     """[resamples] means under resampling of seeds, then problems within strata, then samples.
 
-    Drawing rows with replacement is drawing how often each one counts, so all resamples are two matrix products. Samples enter
-    as normal noise with the binomial's variance, drawn for each `method` (its number) by itself. The same `seed` draws the same
-    problems, and the same seeds where there are equally many: so far two methods come out paired. This plain bootstrap is too
-    narrow for few seeds (docs/analysis.md); it is reported for reference only.
+    Rows are drawn with replacement as counts of how often each one comes, so that all resamples are two matrix products.
+    Sampling enters as normal noise with the binomial's variance, drawn independently for each `method` (a number). With equal
+    `seed`, two methods get the same draws of problems, and of seeds where both have equally many: in this their resamples are
+    paired. This plain bootstrap is too narrow for few seeds (docs/analysis.md); it is reported for reference only.
     """
     num_seeds = len(scores_SP)
     draws, noise = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1, method])
@@ -175,7 +183,7 @@ def hierarchical_bootstrap(
 
 
 def draw_counts(size: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """[resamples, size]: how often each of `size` things comes when as many are drawn with replacement."""
+    """[resamples, size]: how often each of `size` items comes when `size` items are drawn with replacement."""
     drawn = generator.integers(size, size=(resamples, size)) + size * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size)
 

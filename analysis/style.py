@@ -1,4 +1,4 @@
-"""Names, order and colours, in one place: a method looks the same in every table and figure."""
+"""Names, order and colours of methods, in one place: a method looks the same in every table and figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from itertools import product
 
 DASHES = ("-", "--", "-.", ":")
-# Order of rows and legends. Okabe-Ito and Tol colours, chosen to differ for the colour-blind; dashes tell lines apart too.
+# preset: (name, colour, line style), in the order of rows and legends. The colours are Okabe and Ito's and Tol's, which differ
+# for colour-blind readers; line styles differ as well.
 COMPARED = {
     "grpo": ("GRPO", "#009E73", "-"),
     "ppo": ("PPO", "#332288", "--"),
@@ -58,13 +59,14 @@ def label(method: str) -> str:
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Compared rules, further rules, known variants, then others by name. A tuned rule follows the rule."""
+    """The methods in the order of tables: compared rules, further rules, known variants, then others by name. A tuned preset
+    follows its rule."""
     place = lambda name: ORDER.get(name.removesuffix(TUNED), len(ORDER))
     return sorted(methods, key=lambda name: (place(name), name))
 
 
 def looks(methods: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """(colour, line style) of each method; those without one of their own take the spare ones in order."""
+    """(colour, line style) of each method; methods outside COMPARED take the spare ones in order."""
     methods = ordered(methods)
     spare = iter([(colour, dash) for dash, colour in product(DASHES, SPARE)] * (1 + len(methods) // 32))
     return {name: COMPARED[name][1:] if name in COMPARED else next(spare) for name in methods}

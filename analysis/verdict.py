@@ -1,4 +1,4 @@
-"""The result in words: what can be told apart, what cannot, and what it would take."""
+"""Writes the result in words: which methods can be told apart, which cannot, and how many seeds that would take."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from analysis.style import label
 from analysis.tables.cells import collapse_text, plus_minus, points, seed_counts, signed
 from analysis.tables.table import red
 
-TARGET = 0.02  # the difference whose price in seeds is named
+TARGET = 0.02  # a difference; the verdict names the number of seeds that would find it
 
 
 def verdict(results: Results) -> str:
-    """verdict.md: a paragraph for each comparison group."""
+    """The text of verdict.md: a paragraph for each comparison group."""
     warning = [red(results.warning)] if results.warning else []
     return (
         "\n\n".join(["# Verdict", *warning, *(paragraph(results, results.comparison(group)) for group in results.groups)]) + "\n"
@@ -55,7 +55,7 @@ def opening(comparison: Comparison) -> str:
 
 
 def standing(comparison: Comparison) -> str:
-    """Each other method against the one with the highest mean."""
+    """The methods that cannot be told apart from the one with the highest mean, then those that it is higher than."""
     best, tied = comparison.best, comparison.not_told_from_best
     lower = [name for name in comparison.by_mean[1:] if name not in tied]
     gaps = lambda names: join(f"{label(name)} ({gap(comparison, name)})" for name in names)
@@ -68,7 +68,7 @@ def standing(comparison: Comparison) -> str:
 
 
 def gap(comparison: Comparison, name: str) -> str:
-    """Such as: −0.6, from −3.1 to +1.9."""
+    """The difference of a method to the best, such as: −0.6, from −3.1 to +1.9."""
     difference = comparison.contrast(name, comparison.best).together
     if not difference.known:
         return f"{signed(difference.estimate)}, no interval from one seed"
@@ -77,12 +77,12 @@ def gap(comparison: Comparison, name: str) -> str:
 
 def collapses(comparison: Comparison) -> str:
     methods = comparison.group.methods
-    hit = [name for name in comparison.by_mean if methods[name].collapsed]
-    return join(f"{label(name)}: {collapse_text(methods[name])}" for name in hit) + "." if hit else ""
+    collapsed = [name for name in comparison.by_mean if methods[name].collapsed]
+    return join(f"{label(name)}: {collapse_text(methods[name])}" for name in collapsed) + "." if collapsed else ""
 
 
 def power(comparison: Comparison) -> str:
-    """What the sweep can show, decided by the spread of the methods that did not collapse."""
+    """The difference that the sweep's seeds can find, by the spread of the methods that did not collapse."""
     if len(comparison.means) < 2:
         return ""
     seeds, spread = min(len(comparison.group.methods[name].runs) for name in comparison.means), pooled_spread(comparison)
@@ -100,7 +100,7 @@ def power(comparison: Comparison) -> str:
 
 
 def other_rules(results: Results, comparison: Comparison) -> str:
-    """Does the answer hang on the selection rule?"""
+    """Does the answer depend on the selection rule? Names the rules under which other methods lead."""
     if len(comparison.means) < 2:
         return ""
     leaders = {rule: results.comparison(comparison.group, rule).leaders for rule in SELECTION_RULES}
