@@ -1,4 +1,4 @@
-"""Figures 5 and 6 of arXiv 2606.10968: what CPPO's switches and numbers do. Variants are found by settings, not by names."""
+"""Figures 5 and 6 of arXiv 2606.10968: CPPO beside variants of its settings, which are found by settings and not by names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from analysis.scores import SELECTION_RULES, GroupScores
 
 BASE = "cppo"
 BUDGET = {"adaptive", "delta_b", "delta_b_min", "delta_b_ceiling"}
-# title: (settings that a variant of the panel may change, methods shown beside it)
+# panel title: (settings in which a variant in this panel may differ from CPPO, methods shown beside CPPO and the variants)
 FIG5 = {
     "position weight": ({"position_weights"}, ["dppo"]),
     "prefix budget": ({"prefix_budget", *BUDGET}, ["dppo"]),
@@ -50,11 +50,11 @@ def plot(title: str, panels: list, absent: list[str], wanted: list[str], command
 
 
 def variant_panels(results: Results, wanted: dict[str, tuple[set, list[str]]]) -> tuple[list[Panel], list[str]]:
-    """(panels, titles that no group can fill)."""
+    """(panels, titles without a panel in any group). `wanted` as FIG5."""
     look, panels = all_looks(results), []
     absent = list(wanted)
     for group in results.groups:
-        claimed: set[str] = set()  # a variant is shown in the first panel that explains it
+        claimed: set[str] = set()  # a variant is shown only in the first panel that it fits
         for title, (keys, beside) in wanted.items():
             names = [name for name in explained_by(results, group, keys) if name not in claimed]
             names = names if keys else [name for name in beside if name in group.methods]
@@ -68,7 +68,7 @@ def variant_panels(results: Results, wanted: dict[str, tuple[set, list[str]]]) -
 
 
 def explained_by(results: Results, group: GroupScores, keys: set[str]) -> list[str]:
-    """Variants of CPPO whose settings differ from its own in some of these keys, and in no others."""
+    """Variants of CPPO whose settings differ from its own in one or more of these keys, and in no others."""
     return [name for name in results.variants(group, BASE) if changed(group, name) and changed(group, name) <= keys]
 
 
@@ -77,12 +77,12 @@ def settings(group: GroupScores, name: str) -> dict:
 
 
 def changed(group: GroupScores, variant: str) -> set[str]:
-    one, other = settings(group, BASE), settings(group, variant)
-    return {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    base, varied = settings(group, BASE), settings(group, variant)
+    return {key for key in base.keys() | varied.keys() if base.get(key) != varied.get(key)}
 
 
 def settings_grid(results: Results, group: GroupScores) -> Matrix | None:
-    """Mean score for each w_min and δ_b,min, where both take several values."""
+    """Mean score for each w_min and δ_b,min; None unless both take several values among CPPO and its variants."""
     if BASE not in group.methods:
         return None
     names = [BASE, *explained_by(results, group, {"w_min", "delta_b_min"})]

@@ -1,4 +1,4 @@
-"""Figures beyond the paper's: pairs, problems, profiles, agreement of rules, position × step maps, power."""
+"""Figures that the paper does not have: pairs, problems, profiles, agreement of rules, position × step maps, stability, power."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from analysis.style import COMPARED, label, ordered
 from analysis.tables.cells import signed
 from harness.metric_table import POSITION_BUCKETS
 
-MAP_COLUMNS = 120  # windows of steps in a position × step map, at most
+MAP_COLUMNS = 120  # a position × step map has at most this many windows of steps
 
 
 def prefix(results: Results, group: GroupScores) -> str:
@@ -31,7 +31,7 @@ def runs_behind(group: GroupScores, names: Iterable[str]) -> list[str]:
 
 
 def fig_pairwise(results: Results) -> Plot | Missing:
-    """Row minus column; a star where the pair can be told apart."""
+    """Differences of all pairs, row minus column, with a star where the pair can be told apart."""
     panels = []
     for group in results.groups:
         comparison = results.comparison(group)
@@ -102,7 +102,8 @@ def profile(group: GroupScores, name: str, scores_SP: np.ndarray, thresholds: np
 
 
 def fig_agreement(results: Results) -> Plot | Missing:
-    """What two rules drop of the same tokens: the running rule (down) against every compared rule at its shipped settings."""
+    """Agreement of two rules in what they drop of the same tokens: a row for each running rule, a column for each compared rule
+    at its shipped settings."""
     title, panels = "Agreement between rules on the same tokens", []
     for group in results.groups:
         shares = {name: agreement(group.methods[name].runs) for name in results.main_methods(group)}
@@ -134,7 +135,8 @@ def fig_position_masking(results: Results) -> Plot | Missing:
 
 
 def position_map(results: Results, title: str, key: str, unit: str, log: bool) -> Plot | Missing:
-    """Relative position (down) × step (across), mean over seeds; one colour scale for all panels."""
+    """Maps of a metric by relative position (down) and step (across), a panel for each method, mean over seeds. All panels share
+    one colour scale."""
     maps = []
     for group in results.groups:
         for name in results.main_methods(group):
@@ -172,7 +174,7 @@ def map_values(results: Results, runs: list[Run], key: str) -> np.ndarray:
 
 
 def fig_power(results: Results) -> Plot | Missing:
-    """Chance to tell two methods apart against the number of seeds, by the spread of these runs."""
+    """Chance of telling two methods apart, against the number of seeds, by the spread of these runs."""
     panels = []
     for group in results.groups:
         comparison = results.comparison(group)
@@ -203,7 +205,7 @@ def power_curve(points: float, spread: Spread, i: int, run_ids: list[str]) -> Se
 
 
 def fig_stability(results: Results) -> Plot | Missing:
-    """Entropy and masking during training, as a check on stability."""
+    """Entropy and masking against step, as a check of stability."""
     look, panels = all_looks(results), []
     for group in results.groups:
         for key, text in (("actor/entropy", "entropy (nat)"), ("trust/mask_frac", "share of tokens masked")):

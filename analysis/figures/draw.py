@@ -1,4 +1,5 @@
-"""Draws a Plot or a missing page with matplotlib, without pyplot. Sizes in inches; axes are placed by hand, so nothing moves."""
+"""Draws a Plot, or a page for a Missing figure, with matplotlib but without pyplot. Sizes are in inches; axes are placed
+explicitly, so that no text moves them."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ STYLE = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "trust-region-harness",
     "path.simplify": True,
-    "text.parse_math": False,  # names may hold dollars
+    "text.parse_math": False,  # names may contain dollar signs
 }
 COLUMN, PAGE = 3.4, 7.0  # widths of one column and of the page
 LEFT, RIGHT, BOTTOM, TOP = 0.62, 0.12, 0.42, 0.28  # margins of a panel
@@ -72,7 +73,7 @@ def wrapped(text: str, width: float) -> list[str]:
 
 
 def panel_height(plot: Plot, columns: int, width: float) -> float:
-    """Lines: a pleasant shape. Matrices and dots with labelled rows: by their number."""
+    """Height of a panel: by the number of labelled rows of matrices and dots; panels of lines alone have a fixed height."""
     rows = max((len(panel.rows) for panel in plot.panels if not isinstance(panel, Panel)), default=0)
     if rows:
         return max(1.5, TOP + BOTTOM + 0.24 * rows + 0.35)
@@ -80,12 +81,12 @@ def panel_height(plot: Plot, columns: int, width: float) -> float:
 
 
 def place(fig: Figure, panel: Panel | Matrix | Dots, left: float, bottom: float, width: float, height: float) -> None:
-    """Put a panel into its rectangle, margins for its labels inside."""
+    """Draw a panel into its rectangle, which includes the margins for its labels."""
     total_width, total_height = fig.get_size_inches()
     margins = margins_of(panel)
     inner = (left + margins[0], bottom + margins[2], width - margins[0] - margins[1], height - margins[2] - TOP)
     ax = fig.add_axes((inner[0] / total_width, inner[1] / total_height, inner[2] / total_width, inner[3] / total_height))
-    ax.set_title(panel.title, loc="left", y=1.0, pad=3)  # a fixed y: finding one costs a third of the drawing
+    ax.set_title(panel.title, loc="left", y=1.0, pad=3)  # without y matplotlib looks for one: a third of the drawing time
     if isinstance(panel, Matrix):
         draw_matrix(fig, ax, panel)
     else:
@@ -144,7 +145,7 @@ def draw_lines(ax, panel: Panel) -> None:
 
 
 def limit_to_lines(ax, panel: Panel) -> None:
-    """The y axis follows means and runs: the interval of two seeds may reach far outside and is cut."""
+    """Limit the y axis to means and runs. Intervals may be cut: from two seeds they can be many times as wide."""
     parts = [np.asarray(y) for s in panel.series for y in (s.mean, *(line.y for line in s.lines)) if len(y)]
     values = np.concatenate(parts) if parts else np.array([])
     values = values[np.isfinite(values) & ((values > 0) | (not panel.log_y))]
@@ -159,14 +160,14 @@ def limit_to_lines(ax, panel: Panel) -> None:
 
 
 def log_scale(axis) -> None:
-    """With plain numbers at its decades: matplotlib's own labels are formulas, which are not parsed here."""
+    """Make an axis logarithmic, with plain numbers as labels: matplotlib's own are formulas, which STYLE does not parse."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def few_ticks(axis, low: float, high: float) -> None:
-    """A log axis with labels that fit: decades, or where there are fewer than two, four values evenly spaced."""
+    """Tick labels of a log axis from low to high: its decades, or below a factor of 100 four values with even ratios."""
     if high < 100 * low:
         ticks = [float(f"{value:.1g}") for value in np.geomspace(low, high, 4)]
         axis.set_major_locator(matplotlib.ticker.FixedLocator(list(dict.fromkeys(ticks))))
@@ -181,7 +182,7 @@ def legend_layout(entries: dict[str, Series | DotSeries], width: float) -> int:
 
 
 def legend_columns(entries: dict[str, Series | DotSeries], width: float) -> int:
-    """As many as fit: a letter is about 0.062 inches wide, the line and its gaps half an inch."""
+    """Number of legend entries that fit side by side: a letter is about 0.062 inches wide, the line and its gaps half an inch."""
     widest = max(map(len, entries)) * 0.062 + 0.5
     return max(1, min(len(entries), int(width / widest)))
 
@@ -194,7 +195,7 @@ def add_legend(fig: Figure, entries: dict[str, Series | DotSeries], rows: int) -
 
 
 def matrix_margins(panel: Matrix) -> tuple[float, float, float]:
-    """(left, right, bottom): room for row labels, the colour bar, and slanted column labels."""
+    """(left, right, bottom): room for row labels, for the colour bar, and for slanted column labels."""
     left = label_width(panel.rows) if panel.rows else LEFT
     bottom = 0.2 + 0.05 * max(map(len, panel.columns)) if panel.columns else BOTTOM
     return left, 0.66, bottom
@@ -220,12 +221,13 @@ def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:
 
 
 def add_colour_bar(fig: Figure, ax, panel: Matrix, norm, colours: str) -> None:
-    """An image of our own: a PDF keeps a canvas of the whole figure for each of matplotlib's bars, gigabytes with many panels."""
+    """A colour bar drawn as an image. matplotlib's own would each keep a canvas of the whole figure in a PDF, which is gigabytes
+    with many panels."""
     box, inch = ax.get_position(), 1 / fig.get_size_inches()[0]
     bar = fig.add_axes((box.x1 + 0.06 * inch, box.y0, 0.08 * inch, box.height))
     bar.imshow(np.linspace(0, 1, 256)[:, None], aspect="auto", cmap=colours, origin="lower")
     bar.set(xticks=[], yticks=[])
-    scale = bar.twinx()  # an image on a log axis would be bent
+    scale = bar.twinx()  # axis of its own: on a log axis the image would be distorted
     scale.set(ylim=(norm.vmin, norm.vmax))
     if panel.log:
         log_scale(scale.yaxis)
@@ -236,7 +238,7 @@ def add_colour_bar(fig: Figure, ax, panel: Matrix, norm, colours: str) -> None:
 
 
 def ink(image, value: float) -> str:
-    """Black or white, whichever reads better on the cell's colour."""
+    """The text colour, black or white, that reads better on the cell's colour."""
     if not np.isfinite(value):
         return "black"
     red, green, blue, _ = image.cmap(image.norm(value))
@@ -255,7 +257,7 @@ def finite_limits(panel: Matrix) -> tuple[float, float]:
 
 def draw_missing(page: Missing) -> Figure:
     fig = Figure(figsize=(COLUMN, 1.6))
-    command = [line.replace(", ", ",") for line in textwrap.wrap(page.command.replace(",", ", "), 60)]  # may break at commas
+    command = [line.replace(", ", ",") for line in textwrap.wrap(page.command.replace(",", ", "), 60)]  # wraps at commas
     lines = [f"Missing: {page.title}", "", *textwrap.wrap(page.what, 60), "", "Made by:", *command]
     fig.text(0.04, 0.94, "\n".join(lines), va="top", fontsize=7, color="#7a2f00", family="DejaVu Sans")
     return fig

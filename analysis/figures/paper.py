@@ -21,7 +21,7 @@ BAND_NOTE = (
 
 
 def all_looks(results: Results) -> dict[str, tuple[str, str]]:
-    """One look per method for the whole sweep, whatever a figure shows of it."""
+    """(colour, line style) of every method of the sweep, so that each looks the same in all figures."""
     return looks({name for group in results.groups for name in group.methods})
 
 
@@ -31,12 +31,13 @@ def step_label(group: GroupScores) -> str:
 
 
 def fig1_right(results: Results) -> Plot | Missing:
-    """Summary against step, one model: the group with the most scored methods."""
+    """Summary against step for one model: that of the group with the most scored methods."""
     group = max(results.groups, key=lambda group: len(group.scored))
     return score_plot(results, [group], "Score against step, one model", "step")
 
 
 def fig4(results: Results) -> Plot | Missing:
+    """Summary against step, a panel for each group."""
     return score_plot(results, results.groups, "Score against step, each model", "step")
 
 
@@ -45,7 +46,7 @@ def fig4_tokens(results: Results) -> Plot | Missing:
 
 
 def fig4_device_hours(results: Results) -> Plot | Missing:
-    """In minutes where the longest run took less than an hour."""
+    """Summary against the time of training steps: in hours, or in minutes if the longest run took less than an hour."""
     longest = max(results.sweep.metric(run, "time/step")[1].sum() for run in results.sweep.runs)
     return score_plot(results, results.groups, "Score against time", "hours" if longest >= 3600 else "minutes")
 
@@ -63,7 +64,8 @@ def score_plot(results: Results, groups: list[GroupScores], title: str, axis: st
 
 
 def fig2(results: Results) -> Plot | Missing:
-    """Divergence by relative position, mean and top tenth, with the token threshold δ / w_t of rules that weigh positions."""
+    """Divergence by relative position, its mean and its highest tenth, with the token threshold δ / w_t of rules that weight
+    positions."""
     look, title = all_looks(results), "Divergence by position in the response"
     panels = []
     for group in results.groups:
@@ -86,7 +88,7 @@ POSITIONS = (np.arange(POSITION_BUCKETS) + 0.5) / POSITION_BUCKETS
 
 
 def by_position(results: Results, group: GroupScores, name: str, look: tuple[str, str], key: str) -> Series | None:
-    """Means over steps for each bucket of relative position, finished runs only."""
+    """A method's means over steps for each bucket of relative position, of its scored runs; None if no run has them all."""
     lines = []
     for run in group.methods[name].runs:
         values = [results.sweep.metric(run, f"{key}/{bucket}")[1] for bucket in range(POSITION_BUCKETS)]
@@ -96,7 +98,7 @@ def by_position(results: Results, group: GroupScores, name: str, look: tuple[str
 
 
 def thresholds(group: GroupScores, names: list[str]) -> list[Series]:
-    """δ / w_t at each position for rules whose settings have delta and w_min."""
+    """δ / w_t at each position for the first of these rules whose settings have delta and w_min; empty without one."""
     out = []
     for name in names:
         settings = (group.methods[name].runs + group.methods[name].others)[0].method_settings
@@ -108,12 +110,12 @@ def thresholds(group: GroupScores, names: list[str]) -> list[Series]:
 
 
 def fig3(results: Results) -> Plot | Missing:
-    """The effective token threshold c_t / w_t along two responses: the one that drifted least and the one that drifted most."""
+    """Effective token threshold c_t / w_t along two responses: the one with the lowest and the one with the highest drift S_T."""
     panels = []
     for group in results.groups:
-        traced = [one for method in group.methods.values() for run in method.runs for one in traced_responses(run)]
+        traced = [response for method in group.methods.values() for run in method.runs for response in traced_responses(run)]
         if len(traced) > 1:
-            calm, drifting = min(traced, key=lambda one: one.drift), max(traced, key=lambda one: one.drift)
+            calm, drifting = (extreme(traced, key=lambda response: response.drift) for extreme in (min, max))
             curves = [*traced_series("calm", calm, "#0072B2"), *traced_series("drifting", drifting, "#D55E00")]
             panels.append(Panel(results.group_label(group), "token", "divergence", curves))
     if not panels:
@@ -160,7 +162,7 @@ def has_budget(results: Results, group: GroupScores, name: str) -> bool:
 
 
 def budget_share(results: Results, run) -> tuple[np.ndarray, np.ndarray]:
-    """Percent of a step's masked tokens that the budget alone masks; steps that mask nothing are left out."""
+    """(steps, percent of the step's masked tokens that the budget alone masks); steps that mask nothing are left out."""
     steps, masked = results.sweep.metric(run, "trust/mask_frac")
     at, by_budget = results.sweep.metric(run, "trust/mask_frac_budget")
     common, i, j = np.intersect1d(steps, at, return_indices=True)
@@ -169,7 +171,7 @@ def budget_share(results: Results, run) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fig8(results: Results) -> Plot | Missing:
-    """Each benchmark (the paper: AIME24, 25, 26) against step."""
+    """Score on each benchmark (in the paper AIME24, 25, 26) against step."""
     look, panels = all_looks(results), []
     for group in results.groups:
         for k, benchmark in enumerate(group.benchmarks):

@@ -1,4 +1,4 @@
-"""What a figure shows, as plain data: panels of lines or of a matrix, or the page that says which runs are missing."""
+"""Figures as plain data: panels of lines, dots or a matrix, or a record that says which runs are missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Line:
-    """One run; a single point is a dot. `collapse`: where its cross stands; `finished` False draws it dotted."""
+    """The curve of one run; a single point is drawn as a dot. `collapse`: position of its cross; unfinished runs are dotted."""
 
     run_id: str
     x: np.ndarray
@@ -20,7 +20,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Series:
-    """A method: the mean over its finished runs, the 95 % interval around it (nan without), and each run."""
+    """A method's curves: the mean over its finished runs with its 95 % interval (nan where there is none), and each run."""
 
     label: str
     colour: str
@@ -50,28 +50,28 @@ class Panel:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Values [rows, columns]; nan is left white. `texts` stand in the cells, `cell_ids` are the runs behind each cell: all of
-    `run_ids` where it is None."""
+    """Values [rows, columns], drawn as colours; nan is left white. `texts`: written into the cells. `cell_ids`: run ids behind
+    each cell; None if all of `run_ids` are behind every cell."""
 
     title: str
     values: np.ndarray
     rows: list[str]
-    columns: list[str]  # empty: an axis of numbers from `extent`
+    columns: list[str]  # if empty, the x axis has numbers, from `extent`
     unit: str
     run_ids: list[str]
     texts: list[list[str]] | None = None
     xlabel: str = ""
     ylabel: str = ""
-    extent: tuple[float, float] | None = None  # of the x axis, where columns is empty
-    limits: tuple[float, float] | None = None
-    diverging: bool = False
+    extent: tuple[float, float] | None = None  # first and last number of the x axis, where columns is empty
+    limits: tuple[float, float] | None = None  # of the colour scale; None: those of the values
+    diverging: bool = False  # a colour scale that is symmetric about 0
     log: bool = False
     cell_ids: list[list[list[str]]] | None = None
 
 
 @dataclass(frozen=True)
 class DotSeries:
-    """One dot for each run and a bar for the interval around their mean, row by row; a row may be empty."""
+    """For each row one dot for each run, and a bar for the mean with its interval; a row may be empty."""
 
     label: str
     colour: str
@@ -83,7 +83,7 @@ class DotSeries:
 
 @dataclass(frozen=True)
 class Dots:
-    """Numbers of runs side by side: rows down, the series of a row below each other."""
+    """A panel of dots: the x axis is a number of each run; the series of a row stand below each other in it."""
 
     title: str
     xlabel: str
@@ -102,7 +102,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure whose runs are absent: what is missing, and the command that makes it."""
+    """A figure whose runs are absent. what: the runs or recordings that are missing; command: makes them."""
 
     title: str
     what: str
@@ -110,7 +110,7 @@ class Missing:
 
 
 def sidecar(figure: Plot | Missing) -> dict:
-    """What stands behind a figure: for each panel its series and their runs."""
+    """The content of a figure's JSON file: for each panel its series and the runs behind them."""
     if isinstance(figure, Missing):
         return {"title": figure.title, "missing": figure.what, "command": figure.command}
     return {"title": figure.title, "notes": figure.notes, "panels": [panel_sidecar(panel) for panel in figure.panels]}

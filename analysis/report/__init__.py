@@ -1,4 +1,4 @@
-"""report.html: one self-contained page that shows what happened. docs/report.md says what is on it."""
+"""Makes report.html, one self-contained page with all results and runs; docs/report.md describes it."""
 
 from analysis.report.page import report
 

@@ -1,4 +1,4 @@
-"""Curves for the page: fewer points with the extremes kept, and numbers as JSON can hold them."""
+"""Prepares curves for the page: fewer points with the extremes kept, and numbers that JSON can hold."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-MOST_POINTS = 600_000  # of all run curves together: about 8 MB of the page
-DIGITS = 6
+MOST_POINTS = 600_000  # of all curves of all runs together: about 8 MB of the page
+DIGITS = 6  # significant
 
 
 def points_per_curve(num_curves: int) -> int:
-    """Between 60 and 1,000."""
+    """Points that each of `num_curves` curves may have: its share of MOST_POINTS, but between 60 and 1,000."""
     return int(np.clip(MOST_POINTS // max(1, num_curves), 60, 1000))
 
 
 def thinned(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most about `most` points: of each of most / 2 equal stretches the lowest and the highest, and both ends."""
+    """The curve with `most` points or little more: the lowest and the highest of each of most / 2 stretches, and both ends."""
     if len(x) <= most:
         return x, y
     edges = np.linspace(0, len(x), most // 2 + 1).astype(int)
@@ -28,7 +28,7 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.nda
 
 
 def numbers(values: Iterable) -> list:
-    """To 6 significant digits, whole ones as integers; what is not finite becomes null."""
+    """Numbers to 6 significant digits, whole ones as integers, and None for those that are not finite."""
     return [number(float(value)) for value in values]
 
 

@@ -1,4 +1,4 @@
-"""Results -> what the page is made of, as plain JSON values. Runs are referred to by their place in `runs`."""
+"""Turns results into the page's data: plain JSON values, in which a run is referred to by its place in `runs`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ ATTEMPT = (
     "number", "state", "step", "reason", "started", "ended", "checkpoint", "host", "slurm_job_id", "slurm_restarts", "git_sha",
 )  # fmt: skip
 RATIOS = [f"mismatch/ratio_{quantile}" for quantile in ("min", "p01", "p50", "p99", "max")]
-# Of families of metrics, those worth a curve; a family by position is worth its mean over the steps.
+# Metrics that get a curve. Of families (keys with "<…>") only the quantiles of the ratio do; a family by position is shown as a
+# mean over the steps.
 CURVES = [metric.key for metric in METRICS if "<" not in metric.key] + [*RATIOS, "time/step"]
 BY_POSITION = [metric.key.removesuffix("/<bucket>") for metric in METRICS if metric.key.endswith("/<bucket>")]
 
 
 def page_data(results: Results) -> dict:
-    """Everything that the page shows."""
+    """All data of the page but `live`, which `report` adds."""
     runs = results.sweep.runs
     place = {run.run_id: i for i, run in enumerate(runs)}
     at = lambda run_ids: [place[run_id] for run_id in run_ids]
@@ -56,11 +57,12 @@ def verdict_data(results: Results, group: GroupScores, at: Callable) -> dict:
     return {"text": paragraph(results, results.comparison(group)), "runs": at([run.run_id for run in runs])}
 
 
-# settings: what all runs share, once; then only what differs
+# settings: those that all runs share once, then those that differ
 
 
 def settings_data(results: Results, at: Callable) -> dict:
-    """shared: one value for all runs; groups and methods: tables of the keys that differ between columns."""
+    """shared: settings with one value in all runs; groups: a table of shared settings that differ, a column for each group;
+    methods: a table of all settings of methods, a column for each method."""
     runs = results.sweep.runs
     varying = differing([run.shared_settings for run in runs])
     shared = {key: text_of(value) for key, value in runs[0].shared_settings.items() if key not in varying}
@@ -82,7 +84,8 @@ def columns_of(runs: list[Run], name: Callable[[Run], str]) -> dict[str, list[Ru
 
 
 def difference_table(columns: dict[str, list[Run]], at: Callable, settings: Callable[[Run], dict], keys=None) -> dict:
-    """One row for each key; runs of one column that differ show every value."""
+    """A table with a row for each key (default: every key that a run has). Where the runs of one column differ, its cell lists
+    their values."""
     keys = keys if keys is not None else dict.fromkeys(key for runs in columns.values() for run in runs for key in settings(run))
     cell = lambda runs, key: " | ".join(dict.fromkeys(text_of(settings(run)[key]) for run in runs if key in settings(run))) or "–"
     return {
@@ -153,7 +156,8 @@ def matrix_data(matrix: Matrix, at: Callable) -> dict:
 
 
 def behind(matrix: Matrix, at: Callable) -> dict:
-    """The runs behind each cell: sets of runs once, then the place in `sets` of each cell; None where one set is behind all."""
+    """The runs behind each cell. `sets`: the distinct sets of runs; `cells`: for each cell its place in `sets`, or None if one
+    set is behind all cells."""
     if matrix.cell_ids is None:
         return {"sets": [at(matrix.run_ids)], "cells": None}
     places: dict[tuple, int] = {}
@@ -179,7 +183,7 @@ def runs_data(results: Results) -> list[dict]:
 
 
 def link_keys(runs: list[Run]) -> dict[str, str]:
-    """Of each run its name in links: method/seed=n where that says which run is meant, else the whole run id."""
+    """The name of each run in links: method/seed=n if only one run has that name, else the whole run id."""
     short = {run.run_id: f"{run.method}/seed={run.seed}" for run in runs}
     names = list(short.values())
     return {run_id: name if names.count(name) == 1 else run_id for run_id, name in short.items()}
@@ -191,7 +195,7 @@ def run_data(run: Run, key: str, look: tuple[str, str]) -> dict:
         "group": run.group.label, "state": run.state, "step": run.step, "steps": run.steps, "collapse": run.collapse_step,
         "hours": run.device_hours, "colour": look[0], "dash": look[1], "command": run.command, "warnings": run.warnings,
         "provenance": [(name, text_of(value)) for name, value in run.provenance.items()],
-        "attempts": {"columns": ATTEMPT, "rows": [[attempt_text(one.get(key)) for key in ATTEMPT] for one in run.attempts]},
+        "attempts": {"columns": ATTEMPT, "rows": [[attempt_text(row.get(key)) for key in ATTEMPT] for row in run.attempts]},
         "settings": [(name, text_of(value)) for name, value in sorted((run.shared_settings | method_of(run)).items())],
         "operation": [(name, text_of(value)) for name, value in run.operational_settings.items()],
     }  # fmt: skip
@@ -206,7 +210,7 @@ def attempt_text(value) -> str:
 
 
 def run_curves(results: Results, run: Run, budget: int) -> dict:
-    """{metric: [steps, values]}, thinned; metrics that the run never recorded are left out."""
+    """{metric: [steps, values]} with about `budget` points each; metrics that the run never recorded are left out."""
     curves = {metric: results.sweep.metric(run, metric) for metric in CURVES}
     return {metric: [numbers(part) for part in thinned(*curve, budget)] for metric, curve in curves.items() if len(curve[0])}
 
@@ -218,16 +222,16 @@ def by_position(results: Results, run: Run) -> dict:
 
 def position_curve(results: Results, run: Run, family: str) -> list:
     values = [results.sweep.metric(run, f"{family}/{bucket}")[1] for bucket in range(POSITION_BUCKETS)]
-    known = [((bucket + 0.5) / POSITION_BUCKETS, one.mean()) for bucket, one in enumerate(values) if len(one)]
+    known = [((bucket + 0.5) / POSITION_BUCKETS, recorded.mean()) for bucket, recorded in enumerate(values) if len(recorded)]
     return [numbers(x for x, _ in known), numbers(y for _, y in known)]
 
 
 def score_curve(curve: tuple | None) -> list | None:
-    """[steps, points], the mean over benchmarks; None for a run that has not been evaluated."""
+    """[steps, scores in points], means over benchmarks; None for a run that has not been evaluated."""
     return None if curve is None else [numbers(curve[0]), numbers(100 * curve[1].mean(1))]
 
 
-# runs that other methods have and one lacks
+# absent runs: seeds that a group has and one of its methods lacks
 
 
 def absent_runs(results: Results) -> list[dict]:
@@ -242,17 +246,19 @@ def absent_runs(results: Results) -> list[dict]:
 
 
 def command_for(siblings: list[Run], method: str, seed: int) -> str:
-    """A sibling's command with this method and its changed settings, and this seed."""
-    told = next((run.command for run in siblings if run.command.startswith(TYPED)), f"{TYPED} method= seed=")
+    """The command that makes a run: that of a sibling, with this method, its changed settings, and this seed in place of those
+    that it names."""
+    typed = next((run.command for run in siblings if run.command.startswith(TYPED)), f"{TYPED} method= seed=")
     preset, *changed = method_words(method)
-    asked = {"method=": preset, "seed=": f"seed={seed}"}
-    kept = [word for word in shlex.split(told) if not word.startswith("method.")]
-    words = [next((new for start, new in asked.items() if word.startswith(start)), word) for word in kept]
-    return shlex.join(words + [new for new in [*asked.values(), *changed] if new not in words])
+    replacements = {"method=": preset, "seed=": f"seed={seed}"}
+    kept = [word for word in shlex.split(typed) if not word.startswith("method.")]
+    words = [next((new for start, new in replacements.items() if word.startswith(start)), word) for word in kept]
+    return shlex.join(words + [new for new in [*replacements.values(), *changed] if new not in words])
 
 
 def method_words(method: str) -> list[str]:
-    """Split at the commas before a key: a value may hold others.
+    """A preset's name with changed settings as words of a command. It is split at commas before "key=" only: values may contain
+    commas too.
 
     >>> method_words("dppo,delta=0.1,layers=[1,2]")
     ['method=dppo', 'method.delta=0.1', 'method.layers=[1,2]']

@@ -1,4 +1,4 @@
-"""The page's bytes: template, style, script and data in one file, which loads nothing and runs only its own script."""
+"""Puts template, style, script and data of the page into one HTML file, which loads nothing and runs only its own script."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # Unicode categories: control, fo
 
 
 def report(results: Results, live: dict | None = None) -> str:
-    """HTML; the same runs give the same text. live (`analysis.serve`): {"seconds", "state"}, and the page may ask its own server
-    every so many seconds whether the state is another by now."""
+    """The page as HTML; the same runs give the same text. `live`, given by `analysis.serve`: {"seconds", "state"}; the page then
+    asks its own server every so many seconds whether the state has changed."""
     style, script = (read(name) for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; img-src data:; "
@@ -35,7 +35,8 @@ def read(name: str) -> str:
 
 
 def fill(template: str, parts: dict[str, str]) -> str:
-    """Each {{PLACE}} once; what is filled in is never searched for places."""
+    """The template with each {{PLACE}} filled in. It has each place once, in the order of PLACES; the text of a filled-in part is
+    never searched for places."""
     page = ""
     for place in PLACES:
         before, template = template.split("{{" + place + "}}")
@@ -44,20 +45,22 @@ def fill(template: str, parts: dict[str, str]) -> str:
 
 
 def first_words(verdict: list[dict]) -> str:
-    """The verdict as HTML, which stands on the screen while the rest is still being read, and where no script runs."""
-    return "".join(f'<p class="verdict">{html.escape(visible(one["text"].replace("**", "")))}</p>' for one in verdict)
+    """The verdict as HTML, which is visible while the browser still parses the rest, and where scripts are off."""
+    texts = [paragraph["text"].replace("**", "") for paragraph in verdict]
+    return "".join(f'<p class="verdict">{html.escape(visible(text))}</p>' for text in texts)
 
 
 def visible(text: str) -> str:
-    """Control characters are named, so that they neither hide nor turn the text around them; as in page.js."""
+    """The text with control characters replaced by their code points, so that they can't hide or reorder the text around them.
+    `visible` in page.js does this for the rest of the page."""
     return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in UNSEEN else c for c in text)
 
 
 def embedded(data: dict) -> str:
-    """JSON that can stand in a script element: ASCII only, and no "<", so that no text of a run can end the element."""
+    """JSON that is safe inside a script element: ASCII only and without "<", so that no text of a run can end the element."""
     return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def digest(text: str) -> str:
-    """The Content-Security-Policy's name of an inline script or style."""
+    """The hash by which a Content-Security-Policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()

@@ -1,7 +1,7 @@
-"""Traces (docs/recordings.md) for the token viewer: numbers as stored, as many steps as the page has room for.
+"""Prepares traces (docs/recordings.md) for the token viewer: numbers as stored, as many steps as the page has room for.
 
-Half of a trace is repetition (several rules give the same weights), so a response holds each distinct series once, in `series`,
-and its places there stand wherever the trace has the series itself.
+Half of a trace is repetition (several rules give the same weights). So a response holds each distinct series once, in a list
+`series`, and an index into that list wherever the trace has the series itself.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ PER_TOKEN = ("rollout_logprobs", "logprobs", "ratio", "divergence", "entropy")
 
 
 def embedded_traces(runs: list[Run], most_bytes: int = MOST_BYTES) -> dict[str, dict]:
-    """{run id: {"traces": [...], "left_out": [steps]}}. Every run gets the same share of the room; those whose share does
-    not hold one response get one each, in order of seeds, while the room lasts."""
+    """{run id: {"traces": [...], "left_out": [steps]}}. Every run with traces gets the same share of `most_bytes`; runs whose
+    share is too small for one response then get one response each, in order of seeds, while bytes are left."""
     paths = {run.run_id: trace_paths(run) for run in runs}
     traced = [run for run in sorted(runs, key=lambda run: run.seed) if paths[run.run_id]]
     kept, left = {run.run_id: {} for run in runs}, most_bytes
@@ -39,12 +39,13 @@ def embedded(paths: dict[int, Path], kept: dict[int, dict]) -> dict:
 
 
 def trace_paths(run: Run) -> dict[int, Path]:
-    """By step, in order."""
+    """The run's trace files by step, in order of steps."""
     return by_step(run.path / "traces", ".json")
 
 
 def fitting(paths: dict[int, Path], steps: list[int], room: int, most_responses: int | None = None) -> tuple[dict, int]:
-    """({step: trace}, their bytes): the steps in their order until one does not fit whole; of that one the responses that do."""
+    """({step: trace}, number of bytes) of the traces that fit into `room`, taken in the order of `steps`. The first one that does
+    not fit whole is the last, with those of its first responses that fit."""
     kept, used = {}, 0
     for step in steps:
         trace = read_json(paths[step])
@@ -54,12 +55,12 @@ def fitting(paths: dict[int, Path], steps: list[int], room: int, most_responses:
         if some["responses"]:
             kept[step], used = some, used + size
         if len(some["responses"]) < some["num_responses"]:
-            break  # reading on could only fit a smaller one, and a long sweep has thousands
+            break  # only a smaller trace could still fit, and looking for one would read thousands in a long sweep
     return kept, used
 
 
 def shortened(trace: dict, room: int, most_responses: int | None) -> tuple[dict, int]:
-    """(the trace with its first responses, as many as fit, and the number that were recorded, bytes)."""
+    """(trace, number of bytes). The trace has as many of its first responses as fit, and `num_responses`, the recorded number."""
     responses = [pooled(response) for response in trace["responses"][:most_responses]]
     rest = trace | {"responses": [], "num_responses": len(trace["responses"])}
     used = num_bytes(rest)
@@ -76,7 +77,7 @@ def num_bytes(value: dict) -> int:
 
 
 def pooled(response: dict) -> dict:
-    """The response with every series replaced by its place in `series`."""
+    """The response with its distinct series in a list `series`, and their indices in place of the series."""
     places: dict[str, int] = {}
     place = lambda series: places.setdefault(json.dumps(series), len(places))
     short = response | {key: place(response[key]) for key in PER_TOKEN}
@@ -88,13 +89,15 @@ def pooled(response: dict) -> dict:
 
 
 def by_importance(steps: list[int], collapse_step: int | None) -> list[int]:
+    """The steps in the order in which they get room: last, first, the two nearest to the collapse, then evenly spread ones."""
     ends = [*steps[-1:], *steps[:1]]
     around = sorted(steps, key=lambda step: abs(step - collapse_step))[:2] if collapse_step is not None else []
     return list(dict.fromkeys([*ends, *around, *halving(steps)]))
 
 
 def halving(steps: list[int]) -> list[int]:
-    """The middle, then the middles of both halves, and so on: any beginning of the list is spread evenly."""
+    """The steps reordered: the middle, then the middles of both halves, and so on, so that the first n are spread evenly for
+    every n."""
     order, stretches = [], [steps]
     while stretches:
         stretch = stretches.pop(0)

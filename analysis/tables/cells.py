@@ -1,4 +1,4 @@
-"""How numbers are written in tables and in the verdict. Scores are in points: percent of samples that are correct."""
+"""Writes numbers for tables and the verdict. Scores are shown in points: percent of samples that are correct."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ NONE = Cell("–")
 
 
 def points(value: float) -> str:
+    """A score in [0, 1] as points: 0.123 -> 12.3"""
     return minus(f"{100 * value:.1f}")
 
 
@@ -35,7 +36,8 @@ def span(low: float, high: float, write=points) -> str:
 
 
 def significant(value: float) -> str:
-    """Three digits, plainly where that is short: 0.0123, 41,200, 1.2e−07."""
+    """A number such as 0.0123, 41,234 or 1.2e−07: three significant digits from 0.001 to 1,000, whole numbers from there to ten
+    million, else two digits with a power of ten."""
     if math.isnan(value):
         return "–"
     rounded = abs(float(f"{value:.3g}"))
@@ -45,7 +47,7 @@ def significant(value: float) -> str:
 
 
 def seed_counts(method: Method, group: GroupScores) -> str:
-    """Empty when every seed of the group is scored, else such as "2/3 seeds: 1 running"."""
+    """The seeds that a method lacks, such as "2/3 seeds: 1 running"; empty if every seed of the group is scored."""
     expected = len(group.seeds)
     if len(method.runs) >= expected:
         return ""
@@ -60,7 +62,7 @@ def collapse_step(run: Run) -> int:
 
 
 def collapse_text(method: Method) -> str:
-    """Empty, or such as "collapse 2/3 @ 9–12"."""
+    """The collapsed runs and their steps, such as "collapse 2/3 @ 9–12"; empty without any."""
     steps = sorted(map(collapse_step, method.collapsed))
     if not steps:
         return ""
@@ -69,7 +71,7 @@ def collapse_text(method: Method) -> str:
 
 
 def score_cell(name: str, comparison: Comparison) -> Cell:
-    """Mean ± interval with its marks; a method without scored runs says why."""
+    """`plain_cell`, marked as best, second, or not told apart from the best (†)."""
     plain = plain_cell(name, comparison)
     if name not in comparison.means:
         return plain
@@ -79,7 +81,7 @@ def score_cell(name: str, comparison: Comparison) -> Cell:
 
 
 def plain_cell(name: str, comparison: Comparison) -> Cell:
-    """Mean ± interval, collapses and missing seeds."""
+    """Mean ± interval, collapses and missing seeds; without scored runs the states of the method's runs."""
     method = comparison.group.methods.get(name)
     if method is None:
         return Cell(MISSING)
@@ -92,7 +94,7 @@ def plain_cell(name: str, comparison: Comparison) -> Cell:
 
 
 def emphasis(name: str, best_first: list[str]) -> str:
-    """The best is marked only where there is something to be better than."""
+    """The mark of a name in a ranking: "best", "second" or "". A method that stands alone is not marked."""
     rank = best_first.index(name)
     return ("best", "second")[rank] if rank < 2 and len(best_first) > 1 else ""
 
@@ -107,7 +109,7 @@ def standing_values(name: str, comparison: Comparison) -> dict:
 
 
 def interval_values(interval: Interval) -> dict:
-    """JSON and CSV have no nan: an interval that cannot be given is left out."""
+    """The unrounded numbers of an interval. Without a spread it is the mean alone, since JSON has no nan."""
     if not interval.df:
         return {"mean": interval.estimate}
     return {"mean": interval.estimate, "low": interval.low, "high": interval.high, "se": interval.se, "df": float(interval.df)}

@@ -12,7 +12,7 @@ from analysis.tables.cells import NONE, significant
 from analysis.tables.scores import each_method, make
 from analysis.tables.table import Cell, Table, ids
 
-# column, metric, how one run's steps become one number
+# (column, metric, reduction of a run's steps to one number: a key of REDUCE)
 STABILITY = [
     ("masked", "trust/mask_frac", "mean"),
     ("by token cap", "trust/mask_frac_token", "mean"),
@@ -63,6 +63,7 @@ def metric_cells(results: Results, runs: list[Run], entries: list[tuple[str, str
 
 
 def table_stability(results: Results) -> Table:
+    """A row for each method: masking, divergence, entropy and other signs of stability, means over seeds."""
     rows = [(text, metric_cells(results, group.methods[name].runs, STABILITY)) for text, group, _, name in each_method(results)]
     notes = ["Mean over steps (end: over the last tenth of the steps), then mean over seeds ± 95 % interval. Shares are of 1."]
     notes += ["; ".join(f"{column}: {metric}, {how} over steps" for column, metric, how in STABILITY) + "."]
@@ -70,6 +71,7 @@ def table_stability(results: Results) -> Table:
 
 
 def table_cost(results: Results) -> Table:
+    """A row for each method: device-hours, speeds and tokens of a run, means over seeds."""
     rows = []
     for text, group, _, name in each_method(results):
         runs = group.methods[name].runs
@@ -82,7 +84,7 @@ def table_cost(results: Results) -> Table:
 
 
 def table_runs(results: Results) -> Table:
-    """Every run that was found, in whatever state."""
+    """A row for every run that was found, whatever its state."""
     columns = ["state", "step", "collapse @", "reason", "attempts", "device-hours", "settings", "commit"]
     rows = [(run.run_id, [Cell(text, run_ids=[run.run_id]) for text in run_texts(run)]) for run in results.sweep.runs]
     notes = [

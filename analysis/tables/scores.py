@@ -1,4 +1,4 @@
-"""The tables of scores, each a pure function of the results. Scores are in points (percent correct)."""
+"""Makes the tables of scores, each by a pure function of the results. Scores are shown in points (percent correct)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def row_label(results: Results, group: GroupScores, method: str) -> str:
 
 
 def each_method(results: Results):
-    """(row label, group, comparison, name) of every scored main method."""
+    """Yields (row label, group, comparison, name) for every main method that has scores."""
     for group in results.groups:
         comparison = results.comparison(group)
         for name in comparison.means:
@@ -57,7 +57,7 @@ def each_method(results: Results):
 
 
 def table1(results: Results) -> Table:
-    """Main table: method × comparison group."""
+    """The main table: a row for each method, a column for each comparison group."""
     comparisons = [results.comparison(group) for group in results.groups]
     names = ordered({name for group in results.groups for name in results.main_methods(group)})
     rows = [(label(name), [score_cell(name, comparison) for comparison in comparisons]) for name in names]
@@ -91,7 +91,7 @@ def group_facts(group: GroupScores) -> str:
 
 
 def table4(results: Results) -> Table:
-    """Each benchmark (the paper: each AIME year) at the step that each run's best summary selects."""
+    """A column for each benchmark (in the paper each AIME year), every run at the step of its best summary."""
     columns = [
         f"{column} {name}" for column, g in zip(results.group_labels, results.groups, strict=True) for name in g.benchmarks
     ]
@@ -105,7 +105,7 @@ def table4(results: Results) -> Table:
 
 
 def benchmark_cells(group: GroupScores, methods: list[str]):
-    """A function from a method's name to its cells, one for each benchmark."""
+    """Returns a function from a method's name to its cells, one for each benchmark."""
     selected = {name: group.selected(name, "best") for name in methods if name in group.scored}
     bests = [
         sorted(selected, key=lambda name: -selected[name][:, group.benchmark_P == k].mean()) for k in range(len(group.benchmarks))
@@ -114,9 +114,9 @@ def benchmark_cells(group: GroupScores, methods: list[str]):
     def cells(name: str) -> list[Cell]:
         if name not in selected:
             return [Cell("missing")] * len(group.benchmarks)
-        return [one(name, k) for k in range(len(group.benchmarks))]
+        return [benchmark_cell(name, k) for k in range(len(group.benchmarks))]
 
-    def one(name: str, k: int) -> Cell:
+    def benchmark_cell(name: str, k: int) -> Cell:
         member_P = group.benchmark_P == k
         result = interval([selected[name][:, member_P]], np.zeros(member_P.sum(), dtype=int))
         return Cell(plus_minus(result), interval_values(result), group.methods[name].run_ids, emphasis(name, bests[k]))
@@ -140,7 +140,7 @@ def table_pass_at_k(results: Results) -> Table:
 
 
 def pass_rates(group: GroupScores, name: str, k: int) -> np.ndarray:
-    """[S, P]"""
+    """pass@k of each run on each problem at the last evaluation, [S, P]."""
     samples_SP = group.num_samples(name, "final").astype(int)
     correct_SP = np.rint(group.selected(name, "final") * samples_SP).astype(int)
     rate = lru_cache(lambda n, c: pass_at_k(n, c, k))
@@ -150,7 +150,7 @@ def pass_rates(group: GroupScores, name: str, k: int) -> np.ndarray:
 
 
 def table_selection(results: Results) -> Table:
-    """Every selection rule side by side; the last column is what choosing the best step adds by luck."""
+    """A column for each selection rule; the last one is the optimism of "best": how much choosing the best step adds by luck."""
     rows = []
     for text, group, _, name in each_method(results):
         comparisons = [results.comparison(group, rule) for rule in SELECTION_RULES]
@@ -164,7 +164,7 @@ def table_selection(results: Results) -> Table:
 
 
 def table_statistics(results: Results) -> Table:
-    """Every interval there is, for each method."""
+    """A row for each method with its mean, every kind of interval for it, and its rank."""
     rows = [(text, statistics_cells(comparison, name)) for text, _, comparison, name in each_method(results)]
     columns = ["mean", "95 % over seeds", "95 % seeds × problems", f"95 % for a new mean of {NEW_SEEDS}"]
     columns += ["IQM", "rank", "plain bootstrap"]
@@ -203,7 +203,7 @@ def span_cell(low: float, high: float, write=points) -> Cell:
 
 
 def table_pairwise(results: Results) -> Table:
-    """Every pair: the difference, whether it can be told from noise, and who wins how often."""
+    """A row for every pair: the difference, whether it can be told from noise, and how often a run of one beats the other's."""
     rows = []
     for group in results.groups:
         comparison = results.comparison(group)
@@ -245,7 +245,7 @@ def p_cell(p: float) -> Cell:
 
 
 def table_ablations(results: Results) -> Table:
-    """Every variant of a rule beside the rule itself."""
+    """A row for each rule that has variants, and after it one for each variant with its difference to the rule."""
     rows = [
         row for group in results.groups for base in results.main_methods(group) for row in ablation_rows(results, group, base)
     ]
@@ -276,13 +276,13 @@ def ablation_rows(results: Results, group: GroupScores, base: str) -> list[tuple
 
 
 def changes(group: GroupScores, base: str, variant: str) -> str:
-    """ "w_min: 0.8 → 0.6" """
+    """The settings in which a variant differs from its base, such as: w_min: 0.8 → 0.6"""
     settings = [(method.runs + method.others)[0].method_settings for method in (group.methods[base], group.methods[variant])]
     return ", ".join(f"{key}: {settings[0].get(key)} → {settings[1].get(key)}" for key in differing(settings))
 
 
 def gap_cells(comparison: Comparison, c: Contrast, p_holm: float) -> list[Cell]:
-    """Difference, interval and p of a variant against its base."""
+    """Difference, interval and p of the first method of a contrast against the second."""
     run_ids = ids(comparison.group.methods[c.one].runs + comparison.group.methods[c.other].runs)
     cells = [Cell(signed(c.alone.estimate), {"mean": c.alone.estimate}), span_cell(c.alone.low, c.alone.high, signed)]
     return [Cell(cell.text, cell.values, run_ids) for cell in [*cells, p_cell(p_holm)]]

@@ -1,4 +1,5 @@
-"""A table as data, and its three written forms: Markdown, LaTeX (booktabs), CSV. The sidecar names the runs behind each cell."""
+"""Tables as data, and functions that write them as Markdown, LaTeX (booktabs) and CSV. A JSON file beside each, the sidecar,
+names the runs that each cell comes from."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from analysis.runs import Run
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` as shown; `values` unrounded, for the CSV; `run_ids` of the runs behind it. emphasis: "", "best" or "second"."""
+    """`text` as shown; `values` unrounded, for CSV and JSON; `run_ids`: the runs behind it. emphasis: "", "best" or "second"."""
 
     text: str
     values: dict = field(default_factory=dict)
@@ -21,12 +22,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    name: str  # of its files
+    name: str  # of its files, without an ending
     title: str
     columns: list[str]
     rows: list[tuple[str, list[Cell]]]  # (label, one cell for each column)
     notes: list[str] = field(default_factory=list)
-    corner: str = "method"
+    corner: str = "method"  # header of the column of labels
     warning: str = ""  # printed in red above everything: the runs mix settings
 
 
@@ -35,7 +36,7 @@ def ids(runs: list[Run]) -> list[str]:
 
 
 def red(text: str) -> str:
-    """Red in Markdown that allows it, bold everywhere."""
+    """Bold Markdown, in red where HTML is allowed in it."""
     return f'<span style="color:red">**{text}**</span>'
 
 
@@ -63,18 +64,18 @@ LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Letters that LaTeX does not know stand as their code point: a table must compile whatever a run is called."""
+    """Escaped text. Characters that LaTeX may not know become their code points, so that a table compiles for any run's name."""
     known = lambda c: LATEX.get(c) or (c if ord(c) < 256 else f"[U+{ord(c):04X}]")
     return "".join(map(known, one_line(text)))
 
 
 def row_start(text: str) -> str:
-    """A bracket or a star after the end of a row would be taken for its argument."""
+    """The row, with {} before a bracket or a star: after the \\\\ of the row before, LaTeX would take these for its argument."""
     return "{}" + text if text[:1] in ("[", "*") else text
 
 
 def one_line(text: str) -> str:
-    """An error's text may have several lines, and a table's row none."""
+    """The text without line breaks, which an error's message may have and a table's row may not."""
     return " ".join(text.splitlines())
 
 
@@ -95,7 +96,7 @@ def latex(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """Long form: one line per cell, numbers unrounded."""
+    """The table in long form: one line per cell, with its unrounded numbers."""
     keys = list(dict.fromkeys(key for _, cells in table.rows for cell in cells for key in cell.values))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -109,7 +110,7 @@ def as_csv(table: Table) -> str:
 
 
 def sidecar(table: Table) -> dict:
-    """{"title", "notes", "cells": [{row, column, text, values, run_ids}]}"""
+    """The content of the table's JSON file: {"title", "warning", "notes", "cells": [{row, column, text, values, run_ids}]}."""
     cells = [
         {"row": label, "column": column, "text": cell.text, "values": cell.values, "run_ids": cell.run_ids}
         for label, row in table.rows
