@@ -1,5 +1,6 @@
 "use strict";
-// The whole page. Text of runs reaches the document through text nodes and attributes only, never as HTML.
+// Draws all views of report.html from its embedded data. Text from runs enters the document only as text nodes and attribute
+// values, never as HTML.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const RUNS = DATA.runs;
@@ -12,6 +13,7 @@ const OWN_TABLES = ["table_stability", "table_runs"]; // shown in their own view
 
 // ---- elements
 
+/** An HTML element. Properties: "on…" are event listeners, "--…" CSS variables, all others attributes (true: without a value). */
 function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
@@ -24,6 +26,7 @@ function h(tag, properties = {}, ...children) {
   return element;
 }
 
+/** An SVG element; attributes that begin with "--" are CSS variables. */
 function s(tag, attributes = {}, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [key, value] of Object.entries(attributes)) {
@@ -34,7 +37,8 @@ function s(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Control, format and direction characters are named, so that they neither hide nor turn the text around them. */
+/** visible(text): line breaks and tabs become symbols, other control, format and direction characters their code points, so that
+ * they can't hide or reorder the text around them. */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Zl}\p{Zp}]/gu;
 const SHOWN = { "\n": "↵", "\t": "⇥", "\r": "␍" };
 const visible = (text) => String(text).replace(UNSEEN, (c) => SHOWN[c] ?? `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
@@ -47,7 +51,7 @@ function short(value) {
   return value.toExponential(1).replace(/-/g, "−");
 }
 
-// ---- links: #view/name/of/run/key=value; stable, so that a message can point at a token
+// ---- links: #view/name/of/run/key=value. They stay valid when the page is made again, so that a message can point at a token.
 
 const OPTIONS = ["step", "response", "rule", "by", "token"];
 const encode = (text) => encodeURIComponent(text).replace(/%3D/g, "=");
@@ -82,7 +86,7 @@ async function copy(text, button) {
   setTimeout(() => { button.textContent = said; }, 1500);
 }
 
-/** Where the browser refuses the clipboard: the text itself, selected. */
+/** Fallback where the browser refuses the clipboard: shows the text, selected, in a dialog. */
 function offer(text) {
   const field = h("textarea", { readonly: true, rows: 12, "aria-label": "Text to copy", autofocus: true }, text);
   openDialog(h("p", {}, "Press Ctrl+C to copy:"), field);
@@ -97,7 +101,7 @@ function openDialog(...content) {
 
 const copyButton = (text, label = "copy", more = {}) => h("button", { type: "button", class: "small", onclick: (event) => copy(text(), event.target), ...more }, label);
 
-/** A number with what stands behind it. */
+/** Opens a dialog with a cell's text, its unrounded values and the runs that it comes from. */
 function showDetails(title, cell) {
   const lines = [`${title}: ${cell.text}`, ...Object.entries(cell.values).map(([key, value]) => `${key} = ${value}`), ...cell.runs.map((i) => RUNS[i].id)];
   const close = () => document.getElementById("details").close();
@@ -126,7 +130,8 @@ function compareCells(a, b) {
   return typeof x === "number" ? -1 : 1;
 }
 
-/** rows: [[first cell, [cells]]]; a first cell is text or a node. Headers sort: once down, again up. */
+/** rows: [[first cell, [cells]]]; a first cell is text or a node. A click on a header sorts by its column: descending at first,
+ * then ascending and descending in turn. */
 function sortableTable(caption, corner, columns, rows) {
   const body = h("tbody");
   const draw = (order) => body.replaceChildren(...order.map(([first, cells]) => tableRow(caption, columns, first, cells)));
@@ -186,14 +191,14 @@ function ticks(a, b, log) {
   return log && out.length < 2 ? fewTicks(10 ** a, 10 ** b) : out;
 }
 
-/** About four values evenly spaced in the logarithm, of one digit or as many as it takes to show two of them. */
+/** About four values evenly spaced in the logarithm, rounded to as few digits as leave two different ones between low and high. */
 function fewTicks(low, high) {
   const spaced = [0, 1, 2, 3].map((i) => low * (high / low) ** (i / 3));
   const rounded = [1, 2, 3, 4].map((digits) => [...new Set(spaced.map((v) => Number(v.toPrecision(digits))))].filter((v) => v > low * (1 - 1e-9) && v < high * (1 + 1e-9)));
   return rounded.find((values) => values.length >= 2) ?? spaced;
 }
 
-/** A line through neighbouring points, and a dot where a point has no neighbour: SVG draws nothing for it. */
+/** Paths through neighbouring points that can be drawn, and dots for points without a neighbour, of which a path shows nothing. */
 function curve(look, dash, x, y, xs, ys) {
   const parts = [[]];
   x.forEach((at, i) => (xs.draws(at) && ys.draws(y[i]) ? parts.at(-1).push(`${xs.at(at).toFixed(1)} ${ys.at(y[i]).toFixed(1)}`) : parts.push([])));
@@ -235,7 +240,7 @@ function bandPath({ x, low, high }, xs, ys) {
   return `M${there.map((i) => point(i, high)).join("L")}L${there.reverse().map((i) => point(i, low)).join("L")}Z`;
 }
 
-/** onpick(x): what a click or Enter does with the place under the cursor. */
+/** A figure with curves, crosshair and legend. onpick(x): called on a click or Enter, with the x under the cursor. */
 function chart(panel, onpick = null) {
   const all = (pick) => panel.series.flatMap((one) => pick(one));
   const x = all((one) => [...one.x, ...one.lines.flatMap((line) => line.x)]).concat(panel.marks.map(([at]) => at));
@@ -258,7 +263,7 @@ function legendEntry(series, group) {
   return h("button", { type: "button", class: "small", "aria-pressed": "true", onclick: toggle }, swatch, " ", visible(series.label));
 }
 
-/** Of a series the mean, or its first run where there is no mean. */
+/** [x, y] of a series' mean, or of its first run if it has no mean. */
 const mainCurve = (one) => (one.x.length ? [one.x, one.mean] : [one.lines[0]?.x ?? [], one.lines[0]?.y ?? []]);
 
 function hover(svg, panel, xs, cursor, readout, onpick) {
@@ -324,7 +329,7 @@ function heatCell(panel, value, i, j, colour) {
   return h("td", { "--c": colour ? colour[0] : "transparent", "--p": colour ? `${Math.round(75 * colour[1])}%` : "0%" }, visible(text));
 }
 
-/** Pointer or arrow keys read cells; a click or Enter opens the cell's number with the runs behind it. */
+/** Adds listeners to a matrix: pointer and arrow keys choose a cell and show its value, a click or Enter opens its details. */
 function readCells(grid, panel, cells, names, readout) {
   let chosen = null;
   const nameOf = ([i, j]) => `${names[i]}, ${columnName(panel, j)}`;
@@ -349,7 +354,8 @@ function readCells(grid, panel, cells, names, readout) {
   });
 }
 
-/** A column without a name is a window of steps where the panel says from where to where its axis goes, else a place in the row. */
+/** The name of column j. Unnamed columns are windows of steps if the panel has an extent (first and last step), else they are
+ * numbered. */
 function columnName(panel, j) {
   if (panel.columns.length || !panel.extent) return panel.columns[j] ?? `${panel.xlabel} ${j + 1}`;
   const [first, last] = panel.extent, width = Math.ceil((last - first + 1) / panel.values[0].length);
@@ -410,7 +416,8 @@ const figureGrid = (names) => h("div", { class: "sections" }, names.map(figureSe
 const otherFigures = () => Object.keys(FIGURES).filter((name) => !CURVES.includes(name) && !STABILITY.includes(name));
 const stabilityView = () => [h("h1", {}, "Stability"), hint(), tableSection(TABLES.table_stability), figureGrid(STABILITY)];
 
-/** The table of runs with links: its rows stand in the order of RUNS. Last the runs that other methods have and one lacks. */
+/** The table of runs with links; table_runs has its rows in the order of RUNS. After them come absent runs: seeds that a group has
+ * and one of its methods lacks. */
 function runsView() {
   const { columns, rows, notes } = TABLES.table_runs;
   const absent = DATA.absent.map((run) => [`${run.method}/seed=${run.seed}`, [{ ...cellOf("missing"), node: h("span", { class: "state missing" }, "missing") },
@@ -443,7 +450,7 @@ const attemptsTable = ({ attempts, id }) => (attempts.rows.length ? sortableTabl
 
 const noSuchRun = (key) => [h("h1", {}, "No such run"), h("p", {}, `This page has no run “${visible(key)}”. `, h("a", { href: "#runs" }, "All runs"))];
 
-/** One panel for the evaluation, one for each metric that any of the runs recorded, and one for each family of metrics. */
+/** A panel for the evaluation, one for each metric, and one for each family of metrics, where any of the runs recorded it. */
 function runPanels(runs) {
   const panel = (title, xlabel, ylabel, series) => ({ title, xlabel, ylabel, log_x: false, log_y: false, marks: [], series });
   const bySteps = (title, ylabel, curve) => panel(title, "step", ylabel, runs.flatMap((run, i) => runSeries(run, curve(run), i)));
@@ -485,7 +492,8 @@ function compareView(key) {
     h("section", {}, h("h2", {}, "Curves"), hint(), h("div", { class: "panels" }, runPanels(one === other ? [one] : [one, other]).map((panel) => chart(panel))))];
 }
 
-/** Without a chosen run an empty option stands first: choosing the one that is shown already would change nothing. */
+/** A select of runs. Without a chosen run it begins with an empty option: if the first run were preselected, choosing it would
+ * fire no change event. */
 function picker(name, chosen, onpick, runs = RUNS) {
   const options = runs.map((run) => h("option", { value: run.key, selected: run === chosen }, `${visible(run.key)} (${run.state})`));
   const none = chosen ? null : h("option", { value: "", selected: true });
@@ -504,7 +512,7 @@ const traceAt = () => viewer.run.traces.find((trace) => trace.step === viewer.st
 const responseAt = () => traceAt().responses[viewer.response];
 const decisionAt = () => responseAt().rules[viewer.rule];
 
-/** What the rule says of token i: its stored numbers, and from those S after the token and the budget that bounds it. */
+/** The numbers of token i under the chosen rule: those stored, and computed from them the drift S after the token and its budget. */
 function tokenFacts(i) {
   const response = responseAt(), decision = decisionAt(), trace = traceAt();
   const get = (place) => (place === undefined ? undefined : series(response, place, i));
@@ -571,23 +579,23 @@ function drawViewer(parts, traced) {
   parts.chart.replaceChildren(...driftCharts(all, (place) => selectToken(parts, place - 1)));
 }
 
-/** A line of the response is a line of the page. */
+/** The token's element, followed by a line break on the page if the token contains one. */
 const brokenIntoLines = (element, i) => (responseAt().tokens[i].includes("\n") ? [element, h("span", { class: "break", role: "presentation" })] : [element]);
 
-/** Draws the chosen token's numbers; a button that had the focus hands it to its successor. */
+/** Draws the chosen token's numbers. If a button among them had the focus, the new button of the chosen rule gets it. */
 function drawFacts(parts) {
   const hadFocus = parts.facts.contains(document.activeElement);
   parts.facts.replaceChildren(...factsOf(parts.redraw));
   if (hadFocus) parts.facts.querySelector(".rule[aria-pressed=true]").focus();
 }
 
-/** Scrolls the box of tokens, not the page, so that the chosen one is in sight. */
+/** Scrolls the box of tokens, but not the page, so that the chosen token is visible. */
 function showToken({ tokens, chosen }) {
   const above = chosen.offsetTop - tokens.scrollTop, below = above + chosen.offsetHeight - tokens.clientHeight;
   if (above < 0 || below > 0) tokens.scrollTop = chosen.offsetTop - tokens.clientHeight / 2;
 }
 
-/** Ways through a long response: to a token by its number, to the next one that the rule drops. */
+/** Controls for long responses: a field to go to a token by number, buttons to go to the next or previous dropped token. */
 function jumps(parts) {
   const number = h("input", { type: "number", min: 1, onchange: (event) => selectToken(parts, Math.round(Number(event.target.value) || 1) - 1, event.target) });
   parts.number = number;
@@ -595,20 +603,20 @@ function jumps(parts) {
   return [h("label", {}, "Token ", number), button("◀ dropped", -1), button("dropped ▶", 1)];
 }
 
-/** The next token that the chosen rule drops, in that direction; the chosen token itself if there is none. */
+/** Index of the next token that the chosen rule drops, in direction `by` (1 or −1); that of the chosen token if there is none. */
 function nextDropped(by) {
   for (let i = viewer.token + by; i >= 0 && i < responseAt().tokens.length; i += by) if (series(responseAt(), decisionAt().keep, i) < 1) return i;
   return viewer.token;
 }
 
-/** The link follows what is on the screen once the keys rest: browsers refuse hundreds of changes in a row. */
+/** Updates the link to what is shown, 150 ms after the last change: browsers refuse hundreds of updates in a row. */
 let resting = null;
 function remember() {
   clearTimeout(resting);
   resting = setTimeout(writeLink, 150);
 }
 
-/** Without a new entry in the history for each key. */
+/** Replaces the current history entry, so that not every key press adds one. */
 function writeLink() {
   const { step, response, rule, by, token } = viewer;
   const options = { step, ...(response && { response }), ...(rule !== "own" && { rule }), ...(by !== "divergence" && { by }), ...(token && { token }) };
@@ -672,7 +680,8 @@ function tokenElement(facts, i, parts) {
   return h("bdi", { class: classes, role: "option", tabindex: i === viewer.token ? 0 : -1, "aria-selected": String(i === viewer.token), "aria-label": label, title: label, onclick: () => selectToken(parts, i), "--c": colour, "--p": `${known ? Math.round(85 * share) : 0}%` }, visible(text).replace(/ /g, "␣"));
 }
 
-/** Only what follows the chosen token; the others keep their elements. `focused`: what keeps the focus, else the token takes it. */
+/** Chooses token i and redraws only what depends on the choice; the tokens' elements stay. `focused`: an element that keeps the
+ * focus; without one the token gets it. */
 function selectToken(parts, i, focused = null) {
   viewer.token = Math.max(0, Math.min(parts.elements.length - 1, i));
   remember();
@@ -713,7 +722,7 @@ function factsOf(redraw) {
     copyButton(text, "copy with run id"), h("h3", {}, "What each rule does with it"), h("p", { class: "row" }, rules)];
 }
 
-/** Divergence of each token with the threshold on it, and the prefix drift with its budget. */
+/** Charts along the response: divergence with the token's threshold, prefix drift with its budget, ratio with weight. */
 function driftCharts(all, onpick) {
   const x = all.map((_, i) => i + 1), run = RUNS.indexOf(viewer.run);
   const line = (label, colour, dash, pick) => ({ label, colour, dash, x: [], mean: [], low: [], high: [], lines: [{ run, x, y: all.map(pick).map((v) => (Number.isFinite(v) ? v : null)), collapse: null, finished: true }] });
@@ -752,7 +761,8 @@ function start() {
   if (DATA.live) goLive(DATA.live);
 }
 
-/** A view begins at its top; a picker that led to it keeps the focus, so that its arrow keys go on. */
+/** Shows the view of a changed link from its top. If a picker changed the link, its successor in the new view gets the focus and
+ * the scroll position stays, so that the arrow keys go on to work. */
 function follow() {
   const picker = document.activeElement?.id;
   route();
@@ -761,11 +771,11 @@ function follow() {
   (again ?? MAIN).focus({ preventScroll: true });
 }
 
-// ---- live: only where `analysis serve` gave the page
+// ---- live: only if the page comes from `analysis serve`
 
 const FOCUSABLE = "a, button, input, select, summary, [tabindex]";
 
-/** Asks the server whether the runs have changed, and only then loads the page anew, at the place where the reader was. */
+/** Asks the server again and again whether the runs have changed; if so reloads the page, at the place where the reader was. */
 function goLive({ seconds, state }) {
   const line = document.getElementById("live");
   line.hidden = false;
@@ -779,13 +789,14 @@ function goLive({ seconds, state }) {
   }, 1000 * seconds);
 }
 
-/** Where the reader is: scrolled to, focused, unfolded. */
+/** Stores the reader's place for `comeBack`: scroll position, focus, open folds. */
 function leave() {
   const focus = [...document.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
   const open = [...document.querySelectorAll("details")].map((one) => one.open);
   sessionStorage.setItem("place", JSON.stringify({ hash: location.hash, top: scrollY, focus, open }));
 }
 
+/** Restores the place that `leave` stored, if the page still shows the same link. */
 function comeBack() {
   const place = JSON.parse(sessionStorage.getItem("place") ?? "null");
   sessionStorage.removeItem("place");
