@@ -1,4 +1,4 @@
-"""How many seeds does a difference need, and what can a sweep show? By the spread of given runs, or without runs by a default.
+"""Report how many seeds a difference needs and what a sweep can show, by the spread of given runs or by a default.
 
 python -m analysis power runs
 python -m analysis power --differences 1,2,5

@@ -103,7 +103,7 @@ class Tuned:
 
 
 def tuned_gaps(published: Family, tuned: Family, metric: str) -> dict[str, Tuned]:
-    """By rule, for the rules whose tuned setting differs from the published one."""
+    """{rule: tuned − published} for the rules whose tuned setting differs from the published one."""
     changed = [rule for rule in published.cells if rule in tuned.cells and not same_runs(published, tuned, rule)]
     gaps = {rule: paired(tuned.cells[rule], published.cells[rule], metric) for rule in changed}
     adjusted = holm([gap.p_value if gap else 1.0 for gap in gaps.values()])

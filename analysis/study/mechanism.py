@@ -144,7 +144,7 @@ def partial_correlation(x: np.ndarray, y: np.ndarray, *controls: np.ndarray) -> 
 
 
 def following(drift: np.ndarray, quality: np.ndarray) -> float:
-    """How S at a step goes with the change of quality that follows it: r(S(t), after − before | t, before) over the steps t.
+    """Correlation of S with the change of quality after it: r(S(t), after − before | t, before) over the steps t of a run.
 
     before = mean of Q(t−3) … Q(t), after = mean of Q(t+1) … Q(t+4). Steps at which one of them is nan are left out; the
     coefficient is nan if fewer than MIN_STEPS remain.
@@ -171,7 +171,7 @@ def over_seeds(courses_by_rule: dict[str, list[Course]], value: Callable[[Course
 
 
 def across_runs(courses_by_rule: dict[str, list[Course]], *controls: Callable[[Course], float]) -> dict[str, float]:
-    """By rule, over its seeds: r(early_drift, later_gain | controls).
+    """{rule: r(early_drift, later_gain | controls) over its seeds}.
 
     A rule is left out where the coefficient is nan, and where no more than len(controls) + 2 runs have an early drift.
     """
@@ -244,7 +244,7 @@ class Mechanism:
 
     @cached_property
     def across_by_rule(self) -> dict[str, float]:
-        """By rule: r(early_drift, later_gain | middle) over its seeds.
+        """{rule: r(early_drift, later_gain | middle) over its seeds}.
 
         A rule whose runs all end at the same score has none: its gain is that score minus H(14), so nothing of it is left when
         H(14) is partialled out.
@@ -257,7 +257,7 @@ class Mechanism:
 
     @cached_property
     def across_plain_by_rule(self) -> dict[str, float]:
-        """By rule: r(early_drift, later_gain) over its seeds, without a control."""
+        """{rule: r(early_drift, later_gain) over its seeds}, without a control."""
         return across_runs(self.rules)
 
     @property

@@ -70,7 +70,7 @@ class StressMap:
 
     @property
     def texts(self) -> dict[str, str]:
-        """By preset, its name in tables: the rule's alone, unless a rule is there both as published and as tuned."""
+        """{preset: name in tables}: the rule's name alone, unless a rule is there both as published and as tuned."""
         short = {preset: label(preset.removesuffix(TUNED)) for preset in self.presets}
         return short if len(set(short.values())) == len(short) else {preset: label(preset) for preset in self.presets}
 
