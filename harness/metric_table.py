@@ -41,32 +41,32 @@ METRICS = [
     Metric("actor/lr", "", "learning rate of the last update", "last"),
     Metric("actor/pg_loss", "", "surrogate loss −Σ A·weight·keep·log π / denominator; not comparable between methods", UPDATES),
     Metric("trust/mask_frac", "share", "gradient-carrying tokens (A ≠ 0) with keep = 0 (1 − keep for soft gates)", TOKENS),
-    Metric("trust/mask_frac_token", "share", "of these, dropped by a token's own score", TOKENS),
-    Metric("trust/mask_frac_budget", "share", "of these, dropped by the prefix budget alone", TOKENS),
+    Metric("trust/mask_frac_token", "share", "the rest of trust/mask_frac: dropped by a token's own score, or with the whole response", TOKENS),
+    Metric("trust/mask_frac_budget", "share", "the part of trust/mask_frac that only the prefix budget drops", TOKENS),
     Metric("trust/seq_rejected_frac", "share", "learned responses without any kept token", "over learned responses"),
     Metric("trust/weight_mean", "", "mean weight of kept tokens", TOKENS),
     Metric("trust/delta_b_eff", "", "effective prefix budget δ_b of rules that have one", "mean over learned responses"),
-    Metric("trust/div_mean", "", "train.divergence between rollout policy and learner (train.anchor=old: the learner at the step's start and at use)", "mean " + TOKENS),
-    Metric("trust/div_p90", "", "the same", "0.9 quantile " + TOKENS),
-    Metric("trust/div_max", "", "the same", "maximum " + TOKENS),
-    Metric("trust/div_by_pos/<bucket>", "", "the same by relative position in the response", "mean in the bucket"),
-    Metric("trust/div_top10_by_pos/<bucket>", "", "the same, mean of the highest tenth", "mean of the bucket's highest tenth"),
+    Metric("trust/div_mean", "", "train.divergence between rollout policy and learner at use (train.anchor=old: between the learner at the step's start and at use)", "mean " + TOKENS),
+    Metric("trust/div_p90", "", "divergence as in trust/div_mean", "0.9 quantile " + TOKENS),
+    Metric("trust/div_max", "", "divergence as in trust/div_mean", "maximum " + TOKENS),
+    Metric("trust/div_by_pos/<bucket>", "", "divergence as in trust/div_mean, by relative position in the response", "mean in the bucket"),
+    Metric("trust/div_top10_by_pos/<bucket>", "", "the same, of the tokens with the highest divergence", "mean of the bucket's highest tenth"),
     Metric("trust/mask_by_pos/<bucket>", "share", "trust/mask_frac by relative position", "mean in the bucket"),
-    Metric("prefix/drift", "", "S_T, train.divergence summed over a learned response of 2 tokens or more", "mean over responses, then over updates with 8 such or more that have moved at all"),
-    Metric("prefix/suffix_spread", "nat/√token", "z, the second half's summed log ρ over the root of its length (harness/telemetry/prefix.py)", "standard deviation over responses, mean over updates"),
-    Metric("prefix/suffix_spread_kept", "nat/√token", "the same over the tokens that the rule keeps", "likewise"),
-    Metric("prefix/suffix_spread_calm", "nat/√token", "the same of the half of the responses whose first half diverged less (per token)", "likewise"),
-    Metric("prefix/suffix_spread_drifted", "nat/√token", "the same of the half whose first half diverged more", "likewise"),
-    Metric("prefix/rank_correlation", "", "Spearman's, between the first half's divergence per token and |z|", "over an update's responses, mean over updates"),
-    Metric("staleness/k1", "nat", "k1 = −log ρ between rollout policy and learner at use, lag and earlier updates included; train.anchor=old: as trust/div_mean", "mean " + TOKENS),
-    Metric("staleness/k3", "nat", "k3 = ρ − 1 − log ρ, likewise", "mean " + TOKENS),
-    Metric("staleness/ratio_max", "", "largest ρ, likewise", "maximum " + TOKENS),
-    Metric("staleness/ratio_min", "", "smallest ρ, likewise", "minimum " + TOKENS),
-    Metric("staleness/versions", "updates", "updates between the weights that sampled and the weights at use", "mean over updates"),
+    Metric("prefix/drift", "", "S_T, train.divergence summed over a learned response of 2 tokens or more", "mean over responses, then over updates with 8 such responses or more whose weights have moved since sampling"),
+    Metric("prefix/suffix_spread", "nat/√token", "z, the summed log ρ of a response's second half, divided by the root of its length (harness/telemetry/prefix.py)", "standard deviation over responses, mean over updates"),
+    Metric("prefix/suffix_spread_kept", "nat/√token", "z, summed over the tokens that the rule keeps", "as prefix/suffix_spread"),
+    Metric("prefix/suffix_spread_calm", "nat/√token", "z of the calm half of the responses: those whose first half diverged less (per token)", "as prefix/suffix_spread"),
+    Metric("prefix/suffix_spread_drifted", "nat/√token", "z of the drifted half of the responses: those whose first half diverged more (per token)", "as prefix/suffix_spread"),
+    Metric("prefix/rank_correlation", "", "Spearman's correlation of the first half's divergence per token and |z|", "over an update's responses, mean over updates"),
+    Metric("staleness/k1", "nat", "k1 = −log ρ between rollout policy and learner at use, so lag and earlier updates are included (train.anchor=old: as in trust/div_mean)", "mean " + TOKENS),
+    Metric("staleness/k3", "nat", "k3 = ρ − 1 − log ρ, of the same policies", "mean " + TOKENS),
+    Metric("staleness/ratio_max", "", "largest ρ, of the same policies", "maximum " + TOKENS),
+    Metric("staleness/ratio_min", "", "smallest ρ, of the same policies", "minimum " + TOKENS),
+    Metric("staleness/versions", "updates", "number of updates between the weights that sampled and the weights at use", "mean over updates"),
     Metric("mismatch/k1", "nat", "k1 = −l between engine and learner at equal weights, on fresh responses (docs/rollouts.md); l = log ρ = log π − log μ", COMPARED),
-    Metric("mismatch/k3", "nat", "k3 = e^l − 1 − l, likewise; gated by mismatch.kl", COMPARED),
+    Metric("mismatch/k3", "nat", "k3 = e^l − 1 − l, of the same; gated by mismatch.kl", COMPARED),
     Metric("mismatch/abs_error", "nat", "|l|: absolute error of the log-prob", COMPARED),
-    Metric("mismatch/max_error", "nat", "the same", "maximum over compared tokens"),
+    Metric("mismatch/max_error", "nat", "|l|, as in mismatch/abs_error", "maximum over compared tokens"),
     Metric("mismatch/rel_error", "share", "|1 − ρ|: relative error of the probability", COMPARED),
     Metric("mismatch/logprob_rel_error", "share", "Σ|l| / Σ|log π|: relative error of the log-prob", "ratio of sums over compared tokens"),
     Metric("mismatch/token_error", "", "e^|l| ≥ 1: multiplicative error of the probability; gated by mismatch.token_error", COMPARED),
@@ -74,8 +74,8 @@ METRICS = [
     Metric("mismatch/ratio_<quantile>", "", "ρ at equal weights: min, p01, p50, p99, max", "quantile over compared tokens"),
     Metric("mismatch/k3_by_pos/<bucket>", "nat", "mismatch/k3 by relative position in the response", "mean in the bucket"),
     Metric("mismatch/abs_error_by_pos/<bucket>", "nat", "mismatch/abs_error by relative position in the response", "mean in the bucket"),
-    Metric("mismatch/routing", "share", "mixtures of experts: tokens whose set of experts differs between engine and learner, likewise; first 64 tokens of each response", "over canary tokens × layers"),
-    Metric("health/updates_skipped", "updates", "updates skipped because loss or gradient was not finite", "sum over updates"),
+    Metric("mismatch/routing", "share", "mixtures of experts: tokens whose set of experts differs between engine and learner at equal weights; first 64 tokens of each compared response", "over compared tokens × layers"),
+    Metric("health/updates_skipped", "updates", "updates skipped because their loss or gradient was not finite", "sum over updates"),
     Metric("health/grader_timeouts", "responses", "responses that the grader gave no verdict on in time: their reward is 0", "sum"),
     Metric("health/nonfinite_rollout", "responses", "responses left out because a rollout log-prob was not finite", "sum"),
     Metric("cost/response_tokens", "tokens", "response tokens of the batch that the step learned from", "sum"),
@@ -85,12 +85,22 @@ METRICS = [
     Metric("time/<stage>", "s", "wall time: rollout, canary, reward, old_logprobs, minibatch_pass, forward_backward, rule, optimizer, record, push, evaluation, checkpoint, step", "sum"),
     Metric("time/tokens_per_s_rollout", "tokens/s", "response tokens sampled per second of time/rollout", "over the step"),
     Metric("time/tokens_per_s_learner", "tokens/s", "learned response tokens per second of minibatch_pass + forward_backward + rule + optimizer", "over the step"),
-    Metric("method/<name>/<key>", "", "a rule's own diagnostics (its Decision.aux)", "mean " + TOKENS),
+    Metric("method/<name>/<key>", "", "a rule's own diagnostics (its Decision.aux)", "mean " + TOKENS + "; of a value per response: over learned responses"),
 ]
 
 
+INTRODUCTION = """# Metrics
+
+The numbers in a run's `metrics.jsonl` (one row per step), for whoever reads or plots them. A metric means the same for every method;
+a method's own are under `method/<name>/`. `<…>` stands for a family of keys, `<bucket>` for tenths of the response by relative position.
+The last column says which of the step's values give the stored number, and how (where it does not say: their mean, or the share of them).
+ρ = π/μ is the ratio of the learner's to the rollout policy's probability, A the advantage.
+
+This page is generated: `python -m harness.metric_table > docs/metrics.md`.""".split("\n")
+
+
 def markdown() -> str:
-    lines = ["# Metrics", "", "Generated from harness/metric_table.py.", "", "| key | unit | meaning | reduction |", "|---|---|---|---|"]
+    lines = [*INTRODUCTION, "", "| key | unit | meaning | reduction |", "|---|---|---|---|"]
     lines += [f"| `{m.key}` | {m.unit} | {m.meaning.replace('|', chr(92) + '|')} | {m.reduction} |" for m in METRICS]
     return "\n".join(lines) + "\n"
 
