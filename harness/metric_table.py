@@ -64,9 +64,9 @@ METRICS = [
     Metric("staleness/ratio_min", "", "smallest ρ, of the same policies", "minimum " + TOKENS),
     Metric("staleness/versions", "updates", "number of updates between the weights that sampled and the weights at use", "mean over updates"),
     Metric("mismatch/k1", "nat", "k1 = −l between engine and learner at equal weights, on fresh responses (docs/rollouts.md); l = log ρ = log π − log μ", COMPARED),
-    Metric("mismatch/k3", "nat", "k3 = e^l − 1 − l, of the same; gated by mismatch.kl", COMPARED),
+    Metric("mismatch/k3", "nat", "k3 = e^l − 1 − l, with l as in mismatch/k1; gated by mismatch.kl", COMPARED),
     Metric("mismatch/abs_error", "nat", "|l|: absolute error of the log-prob", COMPARED),
-    Metric("mismatch/max_error", "nat", "|l|, as in mismatch/abs_error", "maximum over compared tokens"),
+    Metric("mismatch/max_error", "nat", "largest |l|", "maximum over compared tokens"),
     Metric("mismatch/rel_error", "share", "|1 − ρ|: relative error of the probability", COMPARED),
     Metric("mismatch/logprob_rel_error", "share", "Σ|l| / Σ|log π|: relative error of the log-prob", "ratio of sums over compared tokens"),
     Metric("mismatch/token_error", "", "e^|l| ≥ 1: multiplicative error of the probability; gated by mismatch.token_error", COMPARED),
@@ -91,16 +91,17 @@ METRICS = [
 
 INTRODUCTION = """# Metrics
 
-The numbers in a run's `metrics.jsonl` (one row per step), for whoever reads or plots them. A metric means the same for every method;
-a method's own are under `method/<name>/`. `<…>` stands for a family of keys, `<bucket>` for tenths of the response by relative position.
-The last column says which of the step's values give the stored number, and how (where it does not say: their mean, or the share of them).
-ρ = π/μ is the ratio of the learner's to the rollout policy's probability, A the advantage.
+The numbers in a run's `metrics.jsonl` (one row per step), for whoever reads or plots them. A metric means the same for every
+method; a method's own are under `method/<name>/`. `<…>` stands for a family of keys, `<bucket>` for tenths of the response by
+relative position. The last column says which of the step's values give the stored number, and how (where it does not say: their
+mean, or the share of them). ρ = π/μ is the ratio of the learner's to the rollout policy's probability, A the advantage.
 
-This page is generated: `python -m harness.metric_table > docs/metrics.md`.""".split("\n")
+This page is generated: `python -m harness.metric_table > docs/metrics.md`.
+"""
 
 
 def markdown() -> str:
-    lines = [*INTRODUCTION, "", "| key | unit | meaning | reduction |", "|---|---|---|---|"]
+    lines = [INTRODUCTION, "| key | unit | meaning | reduction |", "|---|---|---|---|"]
     lines += [f"| `{m.key}` | {m.unit} | {m.meaning.replace('|', chr(92) + '|')} | {m.reduction} |" for m in METRICS]
     return "\n".join(lines) + "\n"
 

@@ -10,13 +10,13 @@ from methods import Rule, all_methods
 
 HEAD = """# Rules
 
-This page lists all rules, for whoever chooses a method or adds one. A rule takes detached per-token tensors and returns two: how much
-each token weighs, and whether it is kept. The loss of every rule is −Σ A · weight · keep · log π (`harness/learning/loss.py`).
-ρ = π/μ is the ratio of the learner's to the rollout policy's probability, A the advantage, D a divergence of the next-token
-distributions (`harness/learning/divergence.py`). A token is on the *outward* side if A(ρ − 1) > 0.
+This page lists all rules, for whoever chooses a method or adds one. A rule takes detached per-token tensors and returns two:
+how much each token weighs, and whether it is kept. The loss of every rule is −Σ A · weight · keep · log π
+(`harness/learning/loss.py`). ρ = π/μ is the ratio of the learner's to the rollout policy's probability, A the advantage, D a
+divergence of the next-token distributions (`harness/learning/divergence.py`). A token is on the *outward* side if A(ρ − 1) > 0.
 
-Settings and the sources of their numbers are in `conf/method/<name>.yaml`, formulas in the rule's module. `scope` says how much of the
-minibatch one decision looks at. This page is generated: `python -m methods.table > docs/methods.md`.
+Settings and the sources of their numbers are in `conf/method/<name>.yaml`, formulas in the rule's module. `scope` says how much
+of the minibatch one decision looks at. This page is generated: `python -m methods.table > docs/methods.md`.
 
 | name | rule | paper | settings | scope |
 |---|---|---|---|---|
@@ -25,9 +25,9 @@ minibatch one decision looks at. This page is generated: `python -m methods.tabl
 TAIL = """
 ## Adding a rule
 
-In this repository, a rule needs: a module in `methods/` (a dataclass derived from `Rule`, its settings as fields without defaults), a
-line in `METHODS`, `conf/method/<name>.yaml` with the numbers, its formula once more in `tests/reference.py`, and this page generated
-again.
+In this repository, a rule needs: a module in `methods/` (a dataclass derived from `Rule`, its settings as fields without
+defaults), a line in `METHODS`, `conf/method/<name>.yaml` with the numbers, its formula once more in `tests/reference.py`, and
+this page generated again.
 
 In a package of your own, without touching this repository, it needs an entry point of the group `harness.methods`:
 
