@@ -40,11 +40,11 @@ def _agree(first: Grade, second: Grade) -> Grade:
 
 def grade_integer(response: str, answer: str, truncated: bool = False) -> Grade:
     """AIME's rule: the deciding marker (evals/markers.py) holds exactly one integer (evals/integers.py), equal to the gold."""
-    marker = find_marker(response)
+    gold, marker = gold_integer(answer), find_marker(response)
     if marker is None or not has_digit(marker.stated):
         return unanswered(marker, truncated)
     extracted = read_integer(marker.stated)
-    correct = extracted == gold_integer(answer)
+    correct = extracted == gold
     if truncated and not (correct and marker.complete):
         return Grade("truncated", kept(extracted or marker.stated))
     if extracted is None:
@@ -62,9 +62,9 @@ def gold_integer(answer: str) -> str:
 
 
 GRADERS: dict[str, Callable[[], Grader]] = {
-    "integer": partial(SingleGrader, "integer", 2, grade_integer),
+    "integer": partial(SingleGrader, "integer", 3, grade_integer),
     "math_verify": MathVerifyGrader,
-    "math_dapo": partial(SingleGrader, "math_dapo", 1, math_dapo.grade),
+    "math_dapo": partial(SingleGrader, "math_dapo", 2, math_dapo.grade),
     "chain": partial(SingleGrader, "chain", 1, chain.grade),
 }
 

@@ -12,7 +12,7 @@ import unicodedata
 
 _SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[A-Za-z_]{1,20}>")
 _RAISED = {ord(c): f"{mark}{i}" for mark, row in (("^", "⁰¹²³⁴⁵⁶⁷⁸⁹"), ("_", "₀₁₂₃₄₅₆₇₈₉")) for i, c in enumerate(row)}
-_MINUS = re.compile(r"[\u2010\u2011\u2012\u2212\ufe63\uff0d]|[\u2013\u2014](?=\s?\d)")
+_MINUS = re.compile(r"[\u2010\u2011\u2012\u2212\ufe63\uff0d]|[\u2013\u2014](?=[\s$\\(){}]*\d)")
 _WRAPPER = re.compile(
     r"\\(?:(?:text|math|mbox|hbox|boxed|fbox|bm|bf|rm|it|em|tt|boldsymbol|operatorname|underline|displaystyle|textstyle"
     r"|left|right|large|Large|quad|qquad|blacksquare|square|Box|checkmark)[a-z]*|,|;|:|>|\\| )"
@@ -23,33 +23,43 @@ _PAIR = re.compile(r"\( ?\d+(?:, ?\d+)+ ?\)")
 _LENGTH_UNIT = (
     r"(?:mm|cm|dm|km|m|in|ft|yd|mi|inch(?:es)?|feet|foot|(?:centi|kilo|milli)?met(?:er|re)s?|miles?|yards?|units?)"
 )
+_DENOMINATOR = r"(?:[hsmgL]|hr|mL|kg|cm)(?![A-Za-z])(?: *\^ *[23](?!\d))?"
 _REWRITES = [
     (re.compile(r"\\!|(?<!\\)\\+$"), ""),
     (re.compile(r"\{,\}|(?<=\d)\\,(?=\d{3}(?!\d))"), ","),
-    (re.compile(r"\\([%$#&_()\[\]{}])"), r" \1 "),
+    (re.compile(r"\\[()\[\]]"), " "),
+    (re.compile(r"\\([%$#&_{}])"), r" \1 "),
+    (re.compile(r"_ *\{"), " | "),  # a base: subscripts left of = are gone
     (re.compile(r"\^ ?\{? ?(?:\\circ|\\degree|°) ?\}?|\\degree\b|\\circ\b"), " ° "),
     (re.compile(r"\^ ?\{? ?(?:\\(?:text|mathrm|rm) ?)?\{?(?:st|nd|rd|th)\b"), " "),
     (_WRAPPER, " "),
     (re.compile(r"\*\*+|__+|`+|\$"), " "),
-    (re.compile(r"[{~]"), ""),
-    (re.compile(r"\}"), " "),
-    (re.compile(rf"(?<![A-Za-z])({_LENGTH_UNIT})\s*\^\s*[23](?!\d)"), r"\1"),
+    (re.compile(r"\{"), ""),
+    (re.compile(r"[}~]"), " "),
+    (re.compile(r"<(-?\d+)>"), r"\1"),
+    (re.compile(rf"(?<![A-Za-z])({_LENGTH_UNIT})(?: *\^ *[23](?!\d)| +(?:squared|cubed)\b)"), r"\1"),
+    (re.compile(rf"(?<=[A-Za-z]) */ *{_DENOMINATOR}"), ""),  # m/s^2
+    (re.compile(r"(?<=[A-Za-z\d]) */ *(?=[A-Za-z]{3}|hr)"), " per "),
+    (re.compile(r"(?<=\d) *- *(?=[A-Za-z]{3})"), " "),  # 60-minute
+    (re.compile(r"(?<= [A-Za-z])-(?=[A-Za-z]{3})"), ""),  # T-shirts
     (re.compile(r"(?<=[A-Za-z]{2})-(?=[A-Za-z]{2})"), " "),
-    (re.compile(r"(?<!\w)[*_]+(?=\w)|(?<=[^\s*_])[*_]+(?!\w)|[\u220e\u25a0\u25a1]"), " "),
+    (re.compile(r"[!<>]="), ">"),
+    (re.compile(r"(?<![\w*])[*_]+(?=\w)|(?<=[^\s*_])[*_]+(?!\w)|[\u220e\u25a0\u25a1]"), " "),
 ]
 _NUMBER = re.compile(r"(\d+)(?:\.0*(?!\d))?")
 _OPERATOR = re.compile(r"[+\-*/^_\\<>|~±×÷⁄∙·π]|[\u2200-\u22ff]")
 _ARITHMETIC_WORD = re.compile(
-    r"(?i)\b(?:sqrt|cbrt|log|ln|sin|cos|tan|exp|factorial|choose|mod|squared|cubed|half|dozen|hundred|thousand|million|billion"
-    r"|pi|divided|plus|minus|negative|percent of|floor|ceil|ceiling|gcd|lcm)\b"
+    r"(?i)\b(?:sqrt|cbrt|log|ln|sin|cos|tan|exp|factorial|choose|mod|squared|cubed|half|tenths?|pi|divided by|plus|minus|negative"
+    r"|(?:hundred|thousand|million|billion|trillion)(?:ths?)?|percent of|floor|ceil|ceiling|gcd|lcm)\b"
 )
 # "204x", "204xy" and "204 x" are products; units, words and choice letters are not.
 _VARIABLE_AFTER = re.compile(
     r"(?![mgshlLKCFJNWV])[A-Za-z](?![A-Za-z])"
-    r"|(?!(?:[cmkd]m|k?g|m[gls]|ft|in|yd|mi|st|nd|rd|th|hr?|[ap]m|lb|oz|[kMGT]?[BWJ]|[kM]?Hz|cl|dl|ha)(?![a-z]))[a-z]{2}(?![A-Za-z])"
+    r"|(?!(?:[cmkd]m|k?g|m[gls]|ft|in|yd|mi|st|nd|rd|th|hr?|[ap]m|lb|oz|[kMGT]?[BWJ]|[kM]?Hz|cl|dl|ha)(?![a-z]))(?:[a-z]{2}|[w-z]{3,})(?![A-Za-z])"
     r"| {1,3}[i-kn-rt-z](?![A-Za-z.])"
 )
-_UNDONE_BEFORE = re.compile(r"[A-Za-z]\($|(?:^|[^\w.])\.$")  # f(204), .204
+_UNDONE_BEFORE = re.compile(r"[A-Za-z]\($|(?:^|[^\w.])\.$|\b[a-z],$|\b(?i:not|than|root of|twice)$")  # f(204), .204, (x, 204)
+_UNDONE_AFTER = re.compile(r" *(?:!|(?:,|or) *[a-z] *\)? *$)")  # 204!, 204 or y
 _LONE_LETTER = re.compile(r"(?:^|[^A-Za-z])[A-Za-z] ?$")
 
 
@@ -77,7 +87,7 @@ def read_integer(text: str) -> str | None:
         return None
     before, after = before.rpartition("=")[2].rstrip(), after.partition("=")[0]
     sign = ""
-    if _UNDONE_BEFORE.search(before):
+    if _UNDONE_BEFORE.search(before) or _UNDONE_AFTER.match(after):
         return None
     if before[-1:] in ("+", "-"):
         before, sign = before[:-1], before[-1].replace("+", "")

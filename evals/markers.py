@@ -10,12 +10,24 @@ from dataclasses import dataclass
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\boxed\s*\{")
-_ANSWER = re.compile(r"(?<![^\W_])(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：]")
+_ANSWER = re.compile(r"(?<![^\W_])(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：](?:[ \t]*\})?")
 _DRESS = " \t\r\n*_`$"
-_FRAME = re.compile(r"\\[\[\]()]|<[^<>\n]{1,20}>")  # what opens on the marker's line and holds what is below: \[, <br>
+_SHOUT = " \t\r*_`!"  # an exclamation mark behind $ or } may be a factorial
+# What may open on the marker's line or below it before the answer: \[, <br>, ```latex
+_FRAME = re.compile(r"\\[\[\]()]|<[|｜/A-Za-z][^<>\n\d,]{0,40}>|^\s*```\w*\s*$")
 _WORD = re.compile(r"\w")
-_PROSE = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
+_PROSE_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
+_FORMULA = re.compile(
+    r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]|\\(?:text|math|mbox|operatorname|begin|end)[a-z]*\s*\{[^{}]*\}"
+    r"|(?<![\\A-Za-z])[A-Z]{2,}(?![a-z])",  # AB = 204
+    re.DOTALL,
+)
+_OPENED = re.compile(r"\\\[|\$\$")
+_LISTED = re.compile(r"\d[.)]\W*$")  # "1. Simplify" opens a list
+_DIGIT = re.compile(r"\d")
 _LINE_END = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]")
+_LINE = re.compile(r"[^\n\r\x0b\x0c\x85\u2028\u2029]+")
+_REACH = 2000  # characters, from a marker to the answer below it and from \begin to its \end
 
 
 @dataclass(frozen=True)
@@ -83,17 +95,42 @@ def _find_line(text: str, low: int) -> Marker | None:
     last = next(filter(None, found), None)
     if last is None:
         return None
-    line_end = _LINE_END.search(text, last.end())
-    end = line_end.start() if line_end else len(text)
-    own, (below, below_ended) = text[last.end() : end], _next_line(text, end)
-    complete = line_end is not None and (bool(_WORD.search(_FRAME.sub(" ", own))) or below_ended)
-    return Marker(last.start(), own, complete, below)
+    end = _line_end(text, last.end())
+    own, (below, below_ended) = text[last.end() : end], _next_line(text, last.end(), end)
+    complete = end < len(text) and (bool(_WORD.search(_FRAME.sub(" ", own))) or below_ended)
+    return Marker(last.start(), own.rstrip(_SHOUT), complete, below.rstrip(_SHOUT))
 
 
-def _next_line(text: str, end: int) -> tuple[str, bool]:
-    """The next line with a letter or digit, within 2,000 characters, and whether it ends; "" where it holds a word, prose being
-    no answer."""
-    lines = text[end : end + 2000].splitlines(keepends=True)
-    line = next((line for line in lines if _WORD.search(line)), "")
-    content = line.splitlines()[0] if line else ""
-    return ("" if _PROSE.search(content) else content), content != line
+def _line_end(text: str, start: int) -> int:
+    r"""Where the line at `start` ends; one that opens a LaTeX environment goes on to the line that holds the \end."""
+    end = _first_end(text, start)
+    opening = text.rfind("\\begin{", start, end)
+    closing = text.find("\\end{", opening, opening + _REACH) if opening >= 0 else -1
+    return end if closing < end else _first_end(text, closing)
+
+
+def _first_end(text: str, start: int) -> int:
+    found = _LINE_END.search(text, start)
+    return found.start() if found else len(text)
+
+
+def _next_line(text: str, start: int, end: int) -> tuple[str, bool]:
+    """The next line after `end` with a letter or digit, within reach, and whether it ends; "" where it is prose, that being no
+    answer. What opens between `start` and the line as a formula is none."""
+    lines = _LINE.finditer(text, end, end + _REACH)
+    line = next((found for found in lines if _WORD.search(_FRAME.sub(" ", found[0]))), None)
+    if line is None:
+        return "", False
+    line_end = _line_end(text, line.start())
+    below = text[line.start() : line_end]
+    prose = _is_prose(below[:_REACH]) and not _OPENED.search(text, start, line.start())
+    return "" if prose else below, line_end < len(text)
+
+
+def _is_prose(line: str) -> bool:
+    r"""Whether a line says more than an answer: than a number or formula with up to three words behind it, or such words alone.
+
+    "204", "$AB = 204$", "204 square units" and "no solution" may be answers; "So it is 204", "1. Simplify" and "Let $n$ be" not.
+    """
+    before, *after = _PROSE_WORD.split(_FORMULA.sub("0", line))
+    return len(after) > 3 or any(map(_DIGIT.search, after)) or bool(after and _LISTED.search(before))

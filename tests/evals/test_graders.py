@@ -74,6 +74,22 @@ def test_every_gold_is_right_in_every_phrasing_and_its_neighbours_wrong(math_ver
         ("half of 204", None),
         ("9" * 5000, "9" * 5000),
         ("0" * 5000 + "7", "7"),
+        ("–\\(5\\)", "-5"),
+        ("\\text{–}\\$5", "-5"),
+        ("60\\text{ miles/hour}", "60"),
+        ("60 \\text{ m/s}^2", "60"),
+        ("60\\,\\text{ft}^2/\\text{s}", "60"),
+        ("$60/hour", "60"),
+        ("60 T-shirts", "60"),
+        ("60-minute", "60"),
+        ("60 feet squared", "60"),
+        ("60 apples each, divided among friends", "60"),
+        ("60 dozen", "60"),
+        ("<60>", "60"),
+        ("x = 60, as required", "60"),
+        ("60 \\text{ a/b}", None),
+        ("60/pi", None),
+        ("5!", None),
     ],
 )
 def test_read_integer(text, integer):
@@ -95,8 +111,9 @@ def test_the_later_marker_decides():
 
 
 def test_a_gold_that_is_no_integer_is_an_error_and_no_wrong_answer():
-    with pytest.raises(ValueError, match="math_verify"):
-        make_grader("integer").grade("\\boxed{1}", "\\frac{1}{2}")
+    for response in ("\\boxed{1}", "nothing"):
+        with pytest.raises(ValueError, match="math_verify"):
+            make_grader("integer").grade(response, "\\frac{1}{2}")
 
 
 def test_latex_by_math_verify(math_verify):
@@ -124,7 +141,9 @@ def test_a_bomb_times_out_alone_and_the_rest_is_graded():
     "stated",
     [
         "x + 204", "y = x + 204", ".204", "0,204", "(0,204)", "f(204)", "\\text{floor}(204)", "204 x", "204\\,x", "204xy",
-        "204\\mathrm{i}",
+        "204\\mathrm{i}", "2~04", "204, y", "(x,204)", "x=204 \\text{ or } y", "204xyz", "204_{\\text{eight}}", "x != 204",
+        "x >= 204", "\\text{not }204", "\\text{less than }204", "\\text{the square root of }204", "\\text{twice }204",
+        "204 \\text{ trillion}", "204 \\text{ hundredths}", "204!", "204x-ab",
     ],
 )  # fmt: skip
 def test_what_is_no_integer_is_not_read_as_one(stated):
@@ -149,6 +168,31 @@ def test_only_integers_are_decided_without_math_verify(math_verify, gold, answer
 )  # fmt: skip
 def test_answers_below_their_marker_and_in_markdown(response, verdict):
     assert grade_integer(response, "20", truncated=True).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "response, verdict",
+    [
+        ("**Final Answer:**\n\n$AB = 20$", "correct"), ("Answer:\n$\\angle ABC = 20^\\circ$", "correct"),
+        ("Answer:\n$20\\text{ minutes}$", "correct"), ("Answer:\n20 km per hour", "correct"),
+        ("Answer:\n\\[\narea = 20\n\\]", "correct"), ("Answer:\n```python\n20\n```", "correct"),
+        ("Answer:\n<answer>\n20", "correct"), ("\\boxed{9}\n\n**Answer:**\n20 dollars", "correct"),
+        ("\\textbf{Answer:} 20", "correct"), ("$\\text{Answer: } 20$", "correct"), ("Answer: <20>", "correct"),
+        ("**Answer: 20**!", "correct"), ("Answer: $20!$", "wrong"), ("Answer:\nSo it is 20", "no_answer"),
+        ("Answer:\n1. Simplify", "no_answer"), ("Answer:\nLet $n$ be 20", "no_answer"),
+        ("Answer:\n$n$ is at most 20", "no_answer"), ("Answer:\n20 is what the question asks for", "no_answer"),
+    ],
+)  # fmt: skip
+def test_an_answer_on_the_next_line_is_told_from_prose(response, verdict):
+    assert grade_integer(response, "20").verdict == verdict
+
+
+def test_an_environment_is_read_to_its_end():
+    matrix = "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}"
+    for response in (f"Answer: ${matrix}$\nDone.", f"Answer:\n\\[\n{matrix}\n\\]\nDone."):
+        marker = find_marker(response)
+        assert marker.complete and marker.stated == matrix
+    assert find_marker("Answer: $\\begin{pmatrix}\n1").stated == "\\begin{pmatrix}"
 
 
 def test_a_worker_that_dies_is_replaced(math_verify):
@@ -235,7 +279,7 @@ def _running(pid: int) -> bool:
 
 def test_two_graders_side_by_side():
     with make_grader("integer+math_dapo") as grader:
-        assert grader.version == "integer/2+math_dapo/1"
+        assert grader.version == "integer/3+math_dapo/2"
         assert grader.grade("Answer: 25", "25").verdict == "correct"
         disagreed = grader.grade("Answer: 025", "25")
         assert (disagreed.verdict, disagreed.reason) == ("disagree", "correct_wrong")
@@ -268,7 +312,10 @@ def test_ten_thousand_hostile_strings():
         assert {grade.verdict for grade in grader.grade_many(few, ["204"] * len(few), [False] * len(few))} <= set(VERDICTS)
 
 
-PIECES = ["\\boxed{", "{", "Answer:", "answer", "1", " ", "_a", "\\text{", "*_", "1,", "9^{", "<|", "\\", "m ", "４", "=1"]
+PIECES = [
+    "\\boxed{", "{", "Answer:", "answer", "1", " ", "_a", "\\text{", "*_", "1,", "9^{", "<|", "\\", "m ", "４", "=1", "*~", "/ ",
+    "–$", "\\begin{",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", PIECES)
