@@ -11,7 +11,8 @@ from dataclasses import dataclass
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOX = re.compile(r"\\boxed\s*\{")
 _ANSWER = re.compile(r"(?<![^\W_])(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：](?:[ \t]*\})?")
-_DRESS = " \t\r\n*_`$"
+_EMPHASIS = " \t\r\n*_`"
+_DRESS = _EMPHASIS + "$"
 _SHOUT = " \t\r*_`!"  # an exclamation mark behind $ or } may be a factorial
 # What may open on the marker's line or below it before the answer: \[, <br>, ```latex
 _FRAME = re.compile(r"\\[\[\]()]|<[|｜/A-Za-z][^<>\n\d,]{0,40}>|^\s*```\w*\s*$")
@@ -43,8 +44,9 @@ class Marker:
     @property
     def stated(self) -> str:
         """What the marker holds, without the marks of emphasis and mathematics around it; "" for an empty marker."""
-        own = self.content.strip(_DRESS)
-        return own if _FRAME.sub(" ", own).strip(_DRESS) else self.below.strip(_DRESS)
+        stated = self.content if _FRAME.sub(" ", self.content.strip(_DRESS)).strip(_DRESS) else self.below
+        bare = stated.strip(_DRESS)
+        return stated.strip(_EMPHASIS) if "$" in bare else bare  # "$x$ or $y$" keeps its dollars
 
 
 def find_marker(response: str) -> Marker | None:

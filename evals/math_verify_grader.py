@@ -2,18 +2,17 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from evals.grader import Grader, kept, unanswered
-from evals.integers import plain_characters, read_integer
+from evals.integers import read_integer
 from evals.markers import Marker, find_marker
 from evals.math_verify_pool import Pool, Question
 from evals.records import Grade
+from evals.spelling import MAX_ANSWER, compact, plain_latex
 
-MAX_ANSWER = 1000
-_TAIL = "\\.,;:。 "  # full stops and LaTeX spaces
-_SPACING = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]")
-_FREE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # "2 04" is not 204
 _INTEGER = re.compile(r"-?(?:\d+|[1-9]\d{0,2}(?:,(?:\\!)?\d{3})+)(?:\^\{?\\circ\}?|°)?")
+_BASED = re.compile(r"\d+_\{?(\d{1,2})\}?")
 _VERDICTS = {
     "correct": ("correct", ""),
     "wrong": ("wrong", ""),
@@ -32,7 +31,7 @@ class MathVerifyGrader(Grader):
     """
 
     name = "math_verify"
-    version = "math_verify/2"
+    version = "math_verify/3"
 
     def __init__(self, deadline: float = 2.0):
         self.deadline = deadline
@@ -40,7 +39,8 @@ class MathVerifyGrader(Grader):
 
     def grade_many(self, responses: Sequence[str], answers: Sequence[str], truncated: Sequence[bool]) -> list[Grade]:
         markers = [find_marker(response) for response in responses]
-        questions = [(answer.strip(), _stated(marker)) for answer, marker in zip(answers, markers, strict=True)]
+        stated = [plain_latex(marker.stated) if marker else "" for marker in markers]
+        questions = list(zip(map(_plain_gold, answers), stated, strict=True))
         grades = self._verify(dict.fromkeys(question for question in questions if question[1]))
         return [
             _graded(grades.get(question), marker, cut)
@@ -76,23 +76,18 @@ def _graded(grade: Grade | None, marker: Marker | None, truncated: bool) -> Grad
 def _without_process(gold: str, stated: str) -> Grade | None:
     """The grade where math-verify is not needed, else None."""
     integers = read_integer(gold) if _INTEGER.fullmatch(gold) else None, read_integer(stated)
-    if _compact(gold) == _compact(stated) or (integers[0] == integers[1] and integers[0]):
+    texts = compact(gold), compact(stated)
+    if texts[0] == texts[1] or (integers[0] == integers[1] and integers[0]):
         return Grade("correct", kept(stated))
-    if None not in integers and "!" not in stated:  # 5! may be 120, and emphasis
+    if None not in integers or _other_base(*texts):
         return Grade("wrong", kept(stated))
     return Grade("wrong", kept(stated), "too_long") if len(stated) > MAX_ANSWER else None
 
 
-def _stated(marker: Marker | None) -> str:
-    r"""What is compared: the marker's content without the dress around it. "$\frac12$." is \frac12."""
-    stated = plain_characters(marker.stated if marker else "").strip("*_` ").rstrip(_TAIL)
-    for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-        if len(stated) > len(left + right) and stated.startswith(left) and stated.endswith(right):
-            stated = stated.removeprefix(left).removesuffix(right)
-    return stated.strip("$ ").rstrip(_TAIL)
+def _other_base(gold: str, stated: str) -> bool:
+    """Whether the answer names a base that is not the gold's. math-verify ignores bases; a base left out is the gold's."""
+    bases = [found[1] if (found := _BASED.fullmatch(text)) else None for text in (gold, stated)]
+    return bases[1] is not None and bases[1] != (bases[0] or "10")
 
 
-def _compact(latex: str) -> str:
-    """The LaTeX without spacing and size commands: what prints the same but for its spacing is equal."""
-    spaced = " ".join(_SPACING.sub(" ", latex.rstrip(_TAIL)).split())
-    return _FREE_SPACE.sub("", spaced).replace("dfrac", "frac").replace("tfrac", "frac")
+_plain_gold = lru_cache(4096)(plain_latex)

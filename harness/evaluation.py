@@ -13,6 +13,7 @@ from pathlib import Path
 from evals.graders import Grader
 from evals.metrics import length_quantiles, maj_at_k, mean_score, summarise
 from evals.records import Grade, Problem
+from evals.spelling import canonical
 from harness.files import write_atomic
 from harness.rollout.records import RolloutEngine, Sampling, request_seed
 from harness.settings.config import EvalConfig
@@ -131,11 +132,14 @@ def powers(n: int) -> list[int]:
 
 
 def _majority(samples: list[Sample]) -> float:
-    """maj@n of one problem. Different spellings of a right answer are one vote; what states no answer does not vote."""
-    votes = Counter(
-        True if sample.verdict == "correct" else sample.extracted if sample.verdict == "wrong" else None for sample in samples
-    )
-    return maj_at_k(votes, True)
+    """maj@n of one problem. Different spellings of an answer are one vote; what states no answer does not vote."""
+    return maj_at_k(Counter(map(_vote, samples)), True)
+
+
+def _vote(sample: Sample) -> bool | str | None:
+    if sample.verdict == "correct":
+        return True
+    return canonical(sample.extracted) if sample.verdict == "wrong" and sample.extracted is not None else None
 
 
 def save_samples(folder: Path, samples: Iterable[Sample]) -> None:

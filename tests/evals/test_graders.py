@@ -16,6 +16,7 @@ from evals.integers import read_integer
 from evals.markers import find_marker
 from evals.math_verify_pool import Pool, Template
 from evals.records import VERDICTS
+from evals.spelling import canonical
 
 LABELLED = [json.loads(line) for line in Path(__file__).with_name("labelled.jsonl").read_text().splitlines()]
 GOLDS = sorted({fact.answer for name in ("aime24", "aime25", "aime26") for fact in facts(name)})
@@ -158,6 +159,57 @@ def test_what_is_no_integer_is_not_read_as_one(stated):
 )  # fmt: skip
 def test_only_integers_are_decided_without_math_verify(math_verify, gold, answer, correct):
     assert math_verify.grade(f"\\boxed{{{answer}}}", gold).correct == correct
+
+
+@pytest.mark.parametrize(
+    "gold, answers",
+    [
+        ("20\\%", ["20", "20.0\\%", "20%", "20\\text{ percent}", "$20$ percent"]),
+        ("12.5", ["12.5\\%", "12.5 pounds", "The weight is 12.5 pounds."]),
+        ("\\frac12", [
+            "½", "1⁄2", "The probability is $\\frac{1}{2}$.", "$\\frac12$ dollars per hour", "Yes, $\\frac12$",
+            "$\\frac12$ of the pie", "**$\\frac12$**!", "(B) $\\frac12$", "x = \\(\\frac12\\)", "The answer is 1/2.", "$\\frac12$ miles/hour",
+        ]),
+        ("½", ["\\frac12"]), ("(-∞, 3)", ["(-\\infty,3)", "(-∞,3)"]), ("7\\text{ hours}.", ["7"]),
+        ("\\$18.50", ["$18.50 dollars", "$\\$18.50$"]),
+        ("3\\sqrt{2}", ["3√2", "3 √(2)"]), ("\\frac{1+\\sqrt{5}}{2}", ["(1 + √5)/2"]), ("\\frac52", ["2 1/2", "2½"]),
+        ("(-\\infty,1)\\cup(2,\\infty)", ["(-∞,1) ∪ (2,∞)"]), ("\\emptyset", ["\\varnothing", "∅"]),
+        ("\\text{A,B}", ["A,B", "A, B", "\\text{A},\\text{B}"]), ("\\text{Friday}", ["friday", "The day is $\\text{Friday}$."]),
+        ("(1,2)", ["\\big(1,2\\big)"]), ("\\{1,2\\}", ["\\lbrace 1,2\\rbrace"]), ("12_8", ["12_{8}", "12_{\\text{8}}", "12"]),
+        ("12", ["12_{10}"]), ("G", ["The answer is $G$."]),
+    ],
+)  # fmt: skip
+def test_other_spellings_are_as_right(math_verify, gold, answers):
+    responses = [f"Answer: {answer}" for answer in answers] + [f"\\textbf{{Answer: }} {answer}" for answer in answers]
+    grades = math_verify.grade_many(responses, [gold] * len(responses), [False] * len(responses))
+    assert [grade.extracted for grade in grades if not grade.correct] == []
+
+
+@pytest.mark.parametrize(
+    "gold, answers",
+    [
+        ("\\frac12", ["not $\\frac12$", "half of $\\frac12$", "$\\frac12$ or $\\frac13$", "x + $\\frac12$", "2$\\frac12$",
+                        "-$\\frac12$"]),
+        ("5", ["2 of the $5$ pies", "$5!$", "5_6", "twice 5"]), ("12_8", ["12_9", "10"]), ("2.5", ["2.5 million", "3 of 2.5"]),
+        ("\\text{odd}", ["even"]),
+    ],
+)  # fmt: skip
+def test_other_values_stay_wrong(math_verify, gold, answers):
+    grades = math_verify.grade_many([f"Answer: {answer}" for answer in answers], [gold] * len(answers), [False] * len(answers))
+    assert [grade.extracted for grade in grades if grade.correct] == []
+
+
+@pytest.mark.parametrize(
+    "vote, spellings",
+    [
+        ("1/3", ["1/3", "\\frac13", "\\dfrac{1}{3}", "\\frac{2}{6}", "x = \\tfrac1{3}", "$\\frac13$"]),
+        ("1/2", ["0.5", "1/2", ".50", "½"]), ("-1/3", ["-1/3", "-\\frac13", "\\frac{-1}{3}"]),
+        ("204", ["204.0", "204\\text{ cm}"]), ("(x+1)/2", ["(x+1)/2", "\\frac{x+1}{2}"]), ("x+1/2", ["x + \\frac12"]), ("1/0", ["1/0", "\\frac10"]),
+        ("\\sqrt{2}", ["√2"]), ("even", ["\\text{even}", "Even"]), ("204 or 205", ["204 or 205"]),
+    ],
+)  # fmt: skip
+def test_spellings_of_one_answer_are_one_vote(vote, spellings):
+    assert {canonical(spelling) for spelling in spellings} == {vote}
 
 
 @pytest.mark.parametrize(

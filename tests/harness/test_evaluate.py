@@ -218,6 +218,13 @@ def test_summaries_by_hand():
     assert (summary["share_cut"], summary["length/p50"], summary["length/p100"]) == (1 / 8, 10, 40)
 
 
+def test_spellings_of_a_wrong_answer_vote_together():
+    """Three right ones against four spellings of 1/3."""
+    wrong = [made_up("a", 3 + i, "wrong", text, 10) for i, text in enumerate(["\\frac13", "\\dfrac13", "\\frac{1}{3}", "1/3"])]
+    (summary,) = summaries([*(made_up("a", i, "correct", "\\frac12", 10) for i in range(3)), *wrong]).values()
+    assert summary["maj@7"] == 0
+
+
 def test_powers():
     assert [powers(n) for n in (1, 2, 16, 12)] == [[], [2], [2, 4, 8, 16], [2, 4, 8, 12]]
 
