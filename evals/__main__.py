@@ -6,12 +6,13 @@ python -m evals grade --grader integer FILE.jsonl --out OUT.jsonl
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
 
 from evals.benchmarks import BENCHMARKS, check_copy
-from evals.graders import GRADERS, make_grader
+from evals.graders import GRADERS, Grade, make_grader
 from evals.problems import json_lines, read_rows
 
 
@@ -28,14 +29,27 @@ def grade(arguments: argparse.Namespace) -> int:
     if not rows:
         raise ValueError(f"{arguments.file} holds no responses")
     columns = zip(*((row["response"], row["answer"], bool(row.get("truncated", False))) for row in rows), strict=True)
-    with make_grader(arguments.grader) as grader, open(arguments.out, "w", encoding="utf-8") as out:
+    out = Path(arguments.out)
+    if not out.parent.is_dir():
+        raise ValueError(f"no folder {out.parent} for --out")
+    with make_grader(arguments.grader) as grader:
         grades = grader.grade_many(*columns)
-        for row, one in zip(rows, grades, strict=True):
-            added = {"verdict": one.verdict, "extracted": one.extracted, "reason": one.reason, "grader": grader.version}
-            out.write(json.dumps(row | added, ensure_ascii=True) + "\n")
+    _write(out, [row | _added(one, grader.version) for row, one in zip(rows, grades, strict=True)])
     counts = Counter(one.verdict for one in grades)
     print(f"{grader.version}: {len(rows)} responses, " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common()))
     return 0
+
+
+def _added(grade: Grade, version: str) -> dict:
+    return {"verdict": grade.verdict, "extracted": grade.extracted, "reason": grade.reason, "grader": version}
+
+
+def _write(out: Path, rows: list[dict]) -> None:
+    """Replace the file, which may be the one that was read, as a whole; what is no file, like /dev/stdout, is written to."""
+    aside = out.with_name(f"{out.name}.partial") if out.is_file() or not out.exists() else out
+    aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if aside != out:
+        os.replace(aside, out)
 
 
 def _response_row(row, place: str) -> dict:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -19,6 +20,7 @@ __all__ = ["Problem", "deduplicate", "fingerprint", "json_lines", "normalise", "
 
 TEXT_COLUMNS = ("problem", "question", "prompt")
 ANSWER_COLUMNS = ("answer", "final_answer", "expected_answer", "ground_truth", "reward_model", "solution")
+WORKED = "solution"  # holds the whole way to the answer, which must be marked in it
 ID_COLUMNS = ("id", "unique_id", "problem_id")
 SOURCE_COLUMNS = ("source", "data_source")
 MAX_DUPLICATES = 0.01
@@ -110,14 +112,14 @@ def text_hash(text: str) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) for each line that is not blank; a line that does not parse is named."""
-    with path.open(encoding="utf-8") as lines:
+    """(line number, value) for each line that is not blank; a line that does not parse is named. A byte order mark is no text."""
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
+                yield number, json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}:{number}: not JSON ({error}); expected one object a line") from error
 
 
@@ -134,8 +136,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _problem(row: Any, place: str, default_id: str) -> Problem:
     if not isinstance(row, dict):
         raise ValueError(f"{place}: expected an object with a problem and an answer, found {type(row).__name__}")
-    text = untemplate(_text(_first(row, TEXT_COLUMNS, place), place))
-    answer = _answer(_first(row, ANSWER_COLUMNS, place), place)
+    text = untemplate(_text(_first(row, TEXT_COLUMNS, place)[1], place))
+    answer = _answer(*_first(row, ANSWER_COLUMNS, place), place)
     identity = next((str(row[name]) for name in ID_COLUMNS if row.get(name) not in (None, "")), default_id)
     source = next((str(row[name]) for name in SOURCE_COLUMNS if row.get(name)), "")
     if not text or not answer:
@@ -143,10 +145,11 @@ def _problem(row: Any, place: str, default_id: str) -> Problem:
     return Problem(identity, text, answer, source)
 
 
-def _first(row: dict, columns: tuple[str, ...], place: str) -> Any:
+def _first(row: dict, columns: tuple[str, ...], place: str) -> tuple[str, Any]:
+    """Name and value of the first of the columns that the row holds."""
     for name in columns:
         if row.get(name) is not None:
-            return row[name]
+            return name, row[name]
     raise ValueError(f"{place}: none of the columns {', '.join(columns)}; found {', '.join(row)}")
 
 
@@ -160,14 +163,17 @@ def _text(value: Any, place: str) -> str:
     return value
 
 
-def _answer(value: Any, place: str) -> str:
+def _answer(column: str, value: Any, place: str) -> str:
     r"""The bare answer: 25, 25.0, "025", {"ground_truth": "25"}, "… #### 25" and "… \boxed{25}" all give "25"."""
     if isinstance(value, dict):
         value = value.get("ground_truth")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{place}: the answer is {value!r}; expected text or a number")
-    text = str(value).rpartition("####")[2].strip()
-    text = last_box(text) or text
-    return re.sub(r"^0+(?=\d+$)", "", text)
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not finite:
+        raise ValueError(f"{place}: the answer is {value!r}; expected text or a finite number")
+    _, mark, text = str(value).rpartition("####")
+    box = last_box(text)
+    if column == WORKED and not (mark or box):
+        raise ValueError(f"{place}: no \\boxed{{}} or #### in {column}; give the answer in a column of its own")
+    return re.sub(r"^0+(?=\d+$)", "", box or text.strip())

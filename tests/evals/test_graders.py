@@ -168,7 +168,8 @@ def test_only_integers_are_decided_without_math_verify(math_verify, gold, answer
         ("12.5", ["12.5\\%", "12.5 pounds", "The weight is 12.5 pounds."]),
         ("\\frac12", [
             "½", "1⁄2", "The probability is $\\frac{1}{2}$.", "$\\frac12$ dollars per hour", "Yes, $\\frac12$",
-            "$\\frac12$ of the pie", "**$\\frac12$**!", "(B) $\\frac12$", "x = \\(\\frac12\\)", "The answer is 1/2.", "$\\frac12$ miles/hour",
+            "$\\frac12$ of the pie", "**$\\frac12$**!", "(B) $\\frac12$", "x = \\(\\frac12\\)",
+            "The answer is 1/2.", "$\\frac12$ miles/hour",
         ]),
         ("½", ["\\frac12"]), ("(-∞, 3)", ["(-\\infty,3)", "(-∞,3)"]), ("7\\text{ hours}.", ["7"]),
         ("\\$18.50", ["$18.50 dollars", "$\\$18.50$"]),
@@ -204,7 +205,8 @@ def test_other_values_stay_wrong(math_verify, gold, answers):
     [
         ("1/3", ["1/3", "\\frac13", "\\dfrac{1}{3}", "\\frac{2}{6}", "x = \\tfrac1{3}", "$\\frac13$"]),
         ("1/2", ["0.5", "1/2", ".50", "½"]), ("-1/3", ["-1/3", "-\\frac13", "\\frac{-1}{3}"]),
-        ("204", ["204.0", "204\\text{ cm}"]), ("(x+1)/2", ["(x+1)/2", "\\frac{x+1}{2}"]), ("x+1/2", ["x + \\frac12"]), ("1/0", ["1/0", "\\frac10"]),
+        ("204", ["204.0", "204\\text{ cm}"]), ("(x+1)/2", ["(x+1)/2", "\\frac{x+1}{2}"]), ("x+1/2", ["x + \\frac12"]),
+        ("1/0", ["1/0", "\\frac10"]),
         ("\\sqrt{2}", ["√2"]), ("even", ["\\text{even}", "Even"]), ("204 or 205", ["204 or 205"]),
     ],
 )  # fmt: skip

@@ -59,13 +59,23 @@ def test_parquet_reads_as_json_lines(tmp_path):
         ('{"problem": "a"}\n', "x.jsonl:1.*answer"),
         ('{"problem": "a", "answer": null}\n', "x.jsonl:1"),
         ('{"problem": "", "answer": 1}\n', "x.jsonl:1: empty problem"),
+        ('{"problem": "a", "answer": NaN}\n', "x.jsonl:1: the answer is nan; expected text or a finite number"),
+        ('{"problem": "a", "answer": 1e400}\n', "x.jsonl:1: the answer is inf"),
+        ('{"problem": "a", "solution": "Thus x is 5."}\n', "x.jsonl:1: no .*boxed.* in solution; give the answer in a column"),
+        ("\n" + "[" * 100_000, "x.jsonl:2: not JSON"),
+        (b'{"problem": "a", "answer": 1}\n{"problem": "\xe9"}\n', "x.jsonl:2: not JSON .*utf-8"),
         ("", "no problems"),
     ],
 )
 def test_what_cannot_be_read_is_an_error_with_its_place(tmp_path, content, message):
-    (tmp_path / "x.jsonl").write_text(content)
+    (tmp_path / "x.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         read_problems(tmp_path / "x.jsonl")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"problem": "What?", "answer": 25}\n', encoding="utf-8-sig")
+    assert [problem.answer for problem in read_problems(tmp_path / "x.jsonl")] == ["25"]
 
 
 def test_duplicates_are_refused_above_one_percent_unless_allowed(tmp_path):
@@ -296,3 +306,16 @@ def test_grade_command(tmp_path, capsys):
     assert "3 responses" in capsys.readouterr().out
     assert main(["grade", "--grader", "integer", str(write(tmp_path / "bad.jsonl", [{"id": 1}])), "--out", str(out)]) == 2
     assert "bad.jsonl:1: no response, answer" in capsys.readouterr().err
+
+
+def test_a_failed_grade_command_leaves_the_earlier_file(tmp_path):
+    path = write(tmp_path / "in.jsonl", [{"id": "a", "response": "\\boxed{2}", "answer": "2"}])
+    grade = ["grade", "--grader", "integer", str(path), "--out", str(path)]
+    assert main(grade) == 0
+    graded = path.read_bytes()
+    assert b'"correct"' in graded and main(grade) == 0 and path.read_bytes() == graded
+    path.write_bytes(graded.replace(b'"answer": "2"', b'"answer": "x"'))
+    before = path.read_bytes()
+    assert main(grade) == 2
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["in.jsonl"]
+    assert main([*grade[:-1], str(tmp_path / "absent" / "out.jsonl")]) == 2
