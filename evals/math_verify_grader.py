@@ -9,8 +9,9 @@ from evals.integers import read_integer
 from evals.markers import Marker, find_marker
 from evals.math_verify_pool import Pool, Question
 from evals.records import Grade
-from evals.spelling import MAX_ANSWER, compact, plain_latex
+from evals.spelling import compact, plain_latex
 
+MAX_ANSWER = 1000
 _INTEGER = re.compile(r"-?(?:\d+|[1-9]\d{0,2}(?:,(?:\\!)?\d{3})+)(?:\^\{?\\circ\}?|°)?")
 _BASED = re.compile(r"\d+_\{?(\d{1,2})\}?")
 _VERDICTS = {

@@ -10,7 +10,6 @@ from fractions import Fraction
 
 from evals.integers import plain_characters, read_integer
 
-MAX_ANSWER = 1000
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _SYMBOLS = str.maketrans({"∞": r"\infty ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "⁄": "/"})
 _REWRITES = [
@@ -22,11 +21,12 @@ _REWRITES = [
     (re.compile(r"_\{\\(?:text|mathrm) ?\{(\d+)\}\}"), r"_{\1}"),
 ]
 _TAIL = "\\.,;:。% "  # full stops, LaTeX spaces, percent
-_INSIDE = r"((?:[^$\\]|\\.)+)"
-_FORMULA = re.compile(rf"(?<!\\)(?:\$\${_INSIDE}\$\$|\${_INSIDE}\$)|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_DOLLARS = r"(?<!\\)(?:\$\$((?:[^$\\]|\\.)+)\$\$|\$((?:[^$\\]|\\.)+)\$)"
+_BRACKETS = r"\\\(((?:[^\\]|\\[^(])+?)\\\)|\\\[((?:[^\\]|\\[^\[])+?)\\\]"  # up to the next opening only: linear
+_FORMULA = re.compile(rf"{_DOLLARS}|{_BRACKETS}", re.DOTALL)
 _NUMBER = re.compile(r"-?(\d[\d,]*(?:\.\d+)?(?:/\d+)?|\.\d+)")
 _WORD = re.compile(r"[^\W\d_]{3}")
-_MIXED = re.compile(r"(-?\d+) (\d+)/(\d+)")
+_MIXED = re.compile(r"^(-?\d+) (\d+)/(\d+)$")
 _SPACING = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]")
 _FREE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # "2 04" is not 204
 _FONT = re.compile(r"\\(?:text|mathrm|mathbf|mbox)(?:bf|rm|it|normal)? ?\{([^{}]*)\}")
@@ -43,9 +43,7 @@ def plain_latex(text: str) -> str:
     text = text.strip("*_` ").rstrip(_TAIL)
     if text.count("}") > text.count("{"):
         text = text.removesuffix("}")
-    text = _alone(text) if len(text) <= MAX_ANSWER else text
-    text = _MIXED.sub(r"\1\\frac{\2}{\3}", text) if _MIXED.fullmatch(text) else text
-    return text.strip("$ ").rstrip(_TAIL)
+    return _MIXED.sub(r"\1\\frac{\2}{\3}", _alone(text).strip("$ ").rstrip(_TAIL))
 
 
 def _written_out(fraction: re.Match) -> str:
