@@ -12,7 +12,8 @@ import unicodedata
 
 _SPECIAL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?[A-Za-z_]{1,20}>")
 _RAISED = {ord(c): f"{mark}{i}" for mark, row in (("^", "⁰¹²³⁴⁵⁶⁷⁸⁹"), ("_", "₀₁₂₃₄₅₆₇₈₉")) for i, c in enumerate(row)}
-_MINUS = re.compile(r"[\u2010\u2011\u2012\u2212\ufe63\uff0d]|[\u2013\u2014](?=[\s$\\(){}]*\d)")
+# A dash before a number is a minus, but not behind a word or (B).
+_MINUS = re.compile(r"[\u2010\u2011\u2012\u2212\ufe63\uff0d]|(?<![\w)]{2} )[\u2013\u2014](?=[\s$\\(){}]*\d)")
 _WRAPPER = re.compile(
     r"\\(?:(?:text|math|mbox|hbox|boxed|fbox|bm|bf|rm|it|em|tt|boldsymbol|operatorname|underline|displaystyle|textstyle"
     r"|left|right|large|Large|quad|qquad|blacksquare|square|Box|checkmark)[a-z]*|,|;|:|>|\\| )"

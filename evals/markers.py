@@ -33,20 +33,17 @@ _REACH = 2000  # characters, from a marker to the answer below it and from \begi
 
 @dataclass(frozen=True)
 class Marker:
-    """The deciding marker. `complete` is False where the text may have been cut inside it; `below` is the next line that
-    says something, which counts where an `Answer:` has nothing behind it on its own line."""
+    """The deciding marker. `complete` is False where the text may have been cut inside what it holds."""
 
     start: int
     content: str
     complete: bool = True
-    below: str = ""
 
     @property
     def stated(self) -> str:
         """What the marker holds, without the marks of emphasis and mathematics around it; "" for an empty marker."""
-        stated = self.content if _FRAME.sub(" ", self.content.strip(_DRESS)).strip(_DRESS) else self.below
-        bare = stated.strip(_DRESS)
-        return stated.strip(_EMPHASIS) if "$" in bare else bare  # "$x$ or $y$" keeps its dollars
+        bare = self.content.strip(_DRESS)
+        return self.content.strip(_EMPHASIS) if "$" in bare else bare  # "$x$ or $y$" keeps its dollars
 
 
 def find_marker(response: str) -> Marker | None:
@@ -98,9 +95,14 @@ def _find_line(text: str, low: int) -> Marker | None:
     if last is None:
         return None
     end = _line_end(text, last.end())
-    own, (below, below_ended) = text[last.end() : end], _next_line(text, last.end(), end)
-    complete = end < len(text) and (bool(_WORD.search(_FRAME.sub(" ", own))) or below_ended)
-    return Marker(last.start(), own.rstrip(_SHOUT), complete, below.rstrip(_SHOUT))
+    content = text[last.end() : end]
+    if not _says_something(content):
+        content, end = _next_line(text, last.end(), end)
+    return Marker(last.start(), content.rstrip(_SHOUT), end < len(text))
+
+
+def _says_something(line: str) -> bool:
+    return bool(_FRAME.sub(" ", line).strip(_DRESS))
 
 
 def _line_end(text: str, start: int) -> int:
@@ -116,17 +118,17 @@ def _first_end(text: str, start: int) -> int:
     return found.start() if found else len(text)
 
 
-def _next_line(text: str, start: int, end: int) -> tuple[str, bool]:
-    """The next line after `end` with a letter or digit, within reach, and whether it ends; "" where it is prose, that being no
-    answer. What opens between `start` and the line as a formula is none."""
+def _next_line(text: str, start: int, end: int) -> tuple[str, int]:
+    """The next line after `end` with a letter or digit, within reach, and its end; "" where it is prose, that being no answer.
+    What opens between `start` and the line as a formula is none."""
     lines = _LINE.finditer(text, end, end + _REACH)
     line = next((found for found in lines if _WORD.search(_FRAME.sub(" ", found[0]))), None)
     if line is None:
-        return "", False
-    line_end = _line_end(text, line.start())
-    below = text[line.start() : line_end]
+        return "", len(text)
+    end = _line_end(text, line.start())
+    below = text[line.start() : end]
     prose = _is_prose(below[:_REACH]) and not _OPENED.search(text, start, line.start())
-    return "" if prose else below, line_end < len(text)
+    return "" if prose else below, end
 
 
 def _is_prose(line: str) -> bool:

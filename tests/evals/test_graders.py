@@ -77,6 +77,8 @@ def test_every_gold_is_right_in_every_phrasing_and_its_neighbours_wrong(math_ver
         ("0" * 5000 + "7", "7"),
         ("–\\(5\\)", "-5"),
         ("\\text{–}\\$5", "-5"),
+        ("(B) – $5$", "5"),
+        ("x – 5", None),
         ("60\\text{ miles/hour}", "60"),
         ("60 \\text{ m/s}^2", "60"),
         ("60\\,\\text{ft}^2/\\text{s}", "60"),
