@@ -1,7 +1,9 @@
 r"""One spelling for answers that are written differently: what math-verify is given, and by which votes are counted.
 
-    plain_latex:  "The probability is $½$."  "Answer: 18.50 dollars"  "(-∞, √5]"   \frac{1}{2}, 18.50, (-\infty , \sqrt{5}]
-    canonical:    "\frac13"  "\dfrac{1}{3}"  "1/3"  "x = 2/6"                      1/3
+    plain_latex   "The probability is $½$."   \frac{1}{2}
+                  "18.50 dollars"             18.50
+                  "(2, √5]"                   (2, \sqrt{5}]
+    canonical     "\frac13"  "2/6"  "x=1/3"   1/3
 """
 
 import re
@@ -31,7 +33,7 @@ _SPACING = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]")
 _FREE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # "2 04" is not 204
 _FONT = re.compile(r"\\(?:text|mathrm|mathbf|mbox)(?:bf|rm|it|normal)? ?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\frac ?(?:\{([^{}]*)\}|(\w)) ?(?:\{([^{}]*)\}|(\w))")
-_RATIONAL = re.compile(r"-?\d*\.?\d+(?:/\d*[1-9]\d*)?")
+_RATIONAL = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:/0*[1-9]\d*)?")
 
 
 def plain_latex(text: str) -> str:
