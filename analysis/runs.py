@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.style import TUNED
-from harness.files import content_hash
-from harness.store import FINISHED_STATES, RunFolder
+from harness.store import FINISHED_STATES, RunFolder, content_hash, flatten
 
 TYPED = "python -m harness"  # beginning of a command that a user typed; an attempt requeued by SLURM holds its launcher's instead
 # Keys of the status that are shown elsewhere than under provenance.
@@ -171,14 +170,6 @@ def as_run(folder: RunFolder, config: dict, status: dict) -> Run:
         config=config,
         status=status,
     )
-
-
-def flatten(settings: dict, prefix: str = "") -> dict:
-    """{"train": {"lr": 1}} -> {"train.lr": 1}"""
-    flat = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def differing(settings: list[dict]) -> dict[str, list]:

@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m evals", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = top.add_subparsers(required=True)
     check = commands.add_parser("verify", help="check a local copy of a benchmark against the shipped facts")
-    check.add_argument("name", choices=[name for name in BENCHMARKS if not name.startswith("chain")])
+    check.add_argument("name", choices=[name for name, benchmark in BENCHMARKS.items() if not benchmark.make])
     check.add_argument("file", help=".jsonl or .parquet")
     check.add_argument("--strict", action="store_true", help="reworded problems fail as well")
     check.set_defaults(run=verify)

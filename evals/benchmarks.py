@@ -11,11 +11,12 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
+from evals import chain
 from evals.hub import HubFile
 from evals.integers import read_integer
 from evals.problems import deduplicate, normalise, read_problems, read_rows, text_hash
@@ -28,12 +29,13 @@ MIN_SIMILARITY = 0.3
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where a benchmark's problems come from: a file under the root, else one of the hub at a pinned revision."""
+    """Where a benchmark's problems come from: made here, or a file under the root, else one of the hub at a pinned revision."""
 
     size: int
     files: tuple[str, ...] = ()
     hub: HubFile | None = None
     integer: bool = False
+    make: Callable[[], list[Problem]] | None = None
 
 
 AIME24 = HubFile("HuggingFaceH4/aime_2024", "2fe88a2f1091d5048c0f36abc874fb997b3dd99a", "data/train-00000-of-00001.parquet")
@@ -48,12 +50,8 @@ BENCHMARKS = {
     "aime26": Benchmark(30, ("aime26", "aime_2026", "aime-2026"), AIME26, integer=True),
     "math500": Benchmark(500, ("math500", "math_500", "MATH-500"), MATH500),
     "gsm8k": Benchmark(1319, ("gsm8k", "gsm8k_test"), GSM8K, integer=True),
-    "chain4": Benchmark(256),
-    "chain6": Benchmark(256),
-    "chain8": Benchmark(256),
-    "chain4tune": Benchmark(256),
-    "chain6tune": Benchmark(256),
-    "chain8tune": Benchmark(256),
+    **{f"chain{n}": Benchmark(chain.LEVEL_SIZE, make=partial(chain.level, n)) for n in chain.LEVELS},
+    **{f"chain{n}tune": Benchmark(chain.LEVEL_SIZE, make=partial(chain.tuning_level, n)) for n in chain.LEVELS},
 }
 
 
@@ -67,11 +65,8 @@ def load(name: str, root: str | Path | None = None) -> list[Problem]:
         return read_problems(name.removeprefix("jsonl:"))
     if name not in BENCHMARKS:
         raise ValueError(f"no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}, or jsonl:FILE")
-    if name.startswith("chain"):
-        from evals import chain
-
-        level = chain.tuning_level if name.endswith("tune") else chain.level
-        return level(int(name.removeprefix("chain").removesuffix("tune")))
+    if BENCHMARKS[name].make:
+        return BENCHMARKS[name].make()
     path = _local_file(name, root) or _hub_file(name)
     check = check_copy(name, read_rows(path))
     if check.faults:

@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.settings.identity import RunPlan, different_keys, flatten
-from harness.store import RunFolder
+from harness.settings.identity import RunPlan, different_keys
+from harness.store import RunFolder, flatten
 from harness.telemetry.collapse import benchmark_means, evaluation_means
 from harness.timing import throughput
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.files import content_hash, read_json
-from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, find_runs
+from harness.files import read_json
+from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, content_hash, find_runs
 
 
 def run(words: list[str]) -> int:

@@ -25,7 +25,7 @@ from evals.graders import make_grader
 from harness.data import check_answers
 from harness.distributed import init_ranks
 from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
-from harness.files import append_rows, content_hash, now, read_json, read_rows, write_json
+from harness.files import append_rows, now, read_json, read_rows, write_json
 from harness.learning.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.lock import RunLock
 from harness.parts import load_questions, make_engine
@@ -37,7 +37,7 @@ from harness.settings.compose import compose_config, expand_model
 from harness.settings.config import Config, require
 from harness.settings.identity import eval_settings
 from harness.settings.provenance import provenance
-from harness.store import ROW_KEYS
+from harness.store import ROW_KEYS, content_hash
 
 SAMPLE_KEY = ("step", "benchmark", "problem_id", "sample")
 

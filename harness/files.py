@@ -6,7 +6,6 @@ Strict JSON: a number that is not finite is stored as null.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import math
 import os
@@ -120,11 +119,6 @@ def _ends_in_half_a_line(file) -> bool:
         return False
     file.seek(-1, os.SEEK_END)
     return file.read(1) != b"\n"
-
-
-def content_hash(value: object) -> str:
-    """16 hex digits that stand for a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 IsRow = Callable[[dict], bool]

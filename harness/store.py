@@ -11,6 +11,8 @@ What happens on each fault: docs/runs.md.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import sys
@@ -49,6 +51,19 @@ def is_shadow_row(row: dict) -> bool:
 
 
 IS_ROW = {"metrics": is_metrics_row, "evals": is_evals_row, "shadow": is_shadow_row}
+
+
+def content_hash(value: object) -> str:
+    """16 hex digits that stand for a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def flatten(settings: dict, prefix: str = "") -> dict:
+    """{"train": {"lr": 1}} -> {"train.lr": 1}"""
+    flat = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 @dataclass(frozen=True)

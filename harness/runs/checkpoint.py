@@ -24,11 +24,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from harness.distributed import ALONE, Ranks
-from harness.files import content_hash, read_json, sync_folder, write_json, writing
+from harness.files import read_json, sync_folder, write_json, writing
 from harness.learning.sharded import fill
 from harness.rollout.records import Rollout
 from harness.runs.tensor_file import TensorFile, send, write_tensors
-from harness.store import by_step, complete_steps
+from harness.store import by_step, complete_steps, content_hash
 
 log = logging.getLogger(__name__)
 

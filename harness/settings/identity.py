@@ -17,10 +17,9 @@ from evals.problems import fingerprint
 from evals.prompts import template_hash
 from harness.contamination import check_overlap
 from harness.data import check_answers, data_fingerprint
-from harness.files import content_hash
 from harness.learning.model import check_model, load_tokenizer, model_fingerprint, prompt_record, prompt_texts
 from harness.settings.config import Config, EvalConfig, require
-from harness.store import RunFolder
+from harness.store import RunFolder, content_hash, flatten
 from methods import rule_name
 
 
@@ -186,10 +185,3 @@ def different_keys(settings: list[dict]) -> list[str]:
     flat = [flatten(one) for one in settings]
     keys = list(dict.fromkeys(key for one in flat for key in one))
     return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
-
-
-def flatten(settings: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

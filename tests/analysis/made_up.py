@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.files import content_hash
+from harness.store import content_hash
 
 BENCHMARKS = {"chain4": 8, "chain6": 8, "chain8": 8}
 VARIANT_SETTINGS = {

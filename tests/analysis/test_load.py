@@ -6,7 +6,8 @@ import pytest
 from made_up import write_run
 
 from analysis.load import load
-from analysis.runs import InputError, differing, flatten
+from analysis.runs import InputError, differing
+from harness.store import flatten
 
 
 def test_reads_every_run_once(sweep_folder):
