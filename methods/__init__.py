@@ -1,7 +1,8 @@
-"""The registered rules. Adding one: a module, an import and a line here, a YAML in conf/method/, hand-computed cases.
+"""Registry of the rules: METHODS maps each registered name to its class.
 
-Third parties register theirs without touching this repository, through an entry point of the group `harness.methods`
-whose name is the rule's and whose value is its class.
+To add a rule: write a module, import it and add a line to METHODS here, add a YAML file in conf/method/ and hand-computed cases in
+tests/methods/. Third parties register a rule without editing this repository, through an entry point in the group
+`harness.methods`: the entry point's name is the rule's name, its value the rule's class.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ ENTRY_POINTS = "harness.methods"
 
 @cache
 def all_methods() -> dict[str, type[Rule]]:
-    """METHODS and the rules of installed plug-ins, by registered name."""
+    """All rules by registered name: METHODS and those of installed plug-ins."""
     plugins = {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}
     taken = METHODS.keys() & plugins.keys()
     if taken:
@@ -80,7 +81,7 @@ def all_methods() -> dict[str, type[Rule]]:
 
 
 def rule_name(rule: Rule | type[Rule]) -> str:
-    """The name under which a rule, given as settings object or as class, is registered."""
+    """The registered name of a rule, which is given as a settings object or as a class."""
     rule_class = rule if isinstance(rule, type) else type(rule)
     for name, registered in all_methods().items():
         if registered is rule_class:

@@ -1,7 +1,8 @@
-"""Asymmetric importance Sampling Policy Optimization, arXiv 2510.06062: the ratio of positive tokens is turned over.
+"""Asymmetric importance Sampling Policy Optimization, arXiv 2510.06062: the ratio is inverted where A > 0.
 
-weight = min(1/ρ, C) for A > 0, so that tokens the learner finds unlikely weigh more; ρ elsewhere. PPO's rule on ρ decides what
-is kept. The cap is the paper's soft dual clip: the weight is bounded, the gradient stays. Public ports disagree about it.
+weight = min(1/ρ, C) for A > 0, so that tokens the learner finds unlikely weigh more; ρ elsewhere. PPO's rule, applied to ρ,
+decides which tokens are kept. The cap C is the paper's soft dual clip: it bounds the weight and keeps the token's gradient.
+Public reimplementations disagree about it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,6 @@ class ASPO(Rule):
         self.check(self.cap >= 1, "cap", "choose a cap of at least 1")
 
     def __call__(self, batch: TokenBatch) -> Decision:
-        turned = (-batch.log_ratio).exp().clamp(max=self.cap)
-        weight = torch.where(batch.advantages > 0, turned, batch.ratio)
+        inverse_ratio = (-batch.log_ratio).exp().clamp(max=self.cap)
+        weight = torch.where(batch.advantages > 0, inverse_ratio, batch.ratio)
         return Decision(weight, inside_clip(batch, batch.ratio, 1 - self.eps_low, 1 + self.eps_high))

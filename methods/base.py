@@ -1,9 +1,9 @@
-"""What passes between the core and a rule: one record in, one record out.
+"""The interface between the core and a rule: a rule takes a TokenBatch and returns a Decision.
 
 Axes, here and everywhere: P prompts, G responses per prompt, B = P·G responses, T response tokens (padded),
 K ids of the rollout policy's top-k.
 
-A rule is a dataclass: its fields are the settings (their numbers live in conf/method/), calling it decides.
+A rule is a dataclass. Its fields are its settings (their numbers live in conf/method/); calling it returns the Decision.
 
     >>> batch = TokenBatch(logprobs, rollout_logprobs, advantages, mask, divergence)      # each [B, T]
     >>> decision = DPPO(delta=0.15, divergence="topk_tv", ratio_cap=20.0)(batch)
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 LOG_RATIO_CLAMP = 20.0
-MISSING: Any = "???"  # OmegaConf's mark of a setting whose number must come from conf/method/*.yaml
+MISSING: Any = "???"  # OmegaConf's marker of a required setting: the number comes from conf/method/*.yaml
 
 
 @dataclass
@@ -28,7 +28,7 @@ class TokenBatch:
     """Detached per-token tensors of one micro-batch (whole responses), [B, T] unless said otherwise.
 
     Masked positions may hold anything, NaN and inf included: they are zeroed here, once, so that no rule has to care.
-    A position counts valid tokens only: a hole in the mask takes no place in a prefix.
+    Positions count valid tokens only, so masked tokens inside a response take no position.
     """
 
     logprobs: Tensor  # log π(y_t), the learner's, current weights
@@ -36,7 +36,7 @@ class TokenBatch:
     advantages: Tensor
     mask: Tensor  # True on response tokens
     divergence: Tensor | None = None  # D_t ≥ 0, the score that the rule's `divergence` setting names
-    response_key: Tensor | None = None  # [B] int64, the response's identity: seeds permutations, whatever the split
+    response_key: Tensor | None = None  # [B] int64, identifies a response in any split; seeds its permutation
     weight_perm: Tensor | None = None  # int64, a permutation of each row's valid positions (0-based)
     kl_direction: Tensor | None = None  # (π_y − μ_y) + Σ_i π_i (μ_i − π_i), the predicted change of KL(μ‖π) per unit logit
     horizon: int | None = None  # longest response the run allows, for `length: padded`; the tensors' width if absent
@@ -49,7 +49,7 @@ class TokenBatch:
                 setattr(self, name, self.masked(value.detach()))
 
     def masked(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """`values` with `fill` at masked positions, whatever stood there."""
+        """`values` with masked positions replaced by `fill`."""
         return values.masked_fill(~self.mask, fill)
 
     @property
@@ -83,11 +83,11 @@ class TokenBatch:
         return self.mask.long().sum(-1, keepdim=True)
 
     def by_sign(self, positive: Tensor, if_true: float, if_false: float) -> Tensor:
-        """[B, T] one of two numbers, in the dtype of the ratio (two bare floats would make a float32)."""
+        """[B, T] `if_true` where `positive`, else `if_false`, in the ratio's dtype (two Python floats would give float32)."""
         return torch.where(positive, self.ratio.new_tensor(if_true), self.ratio.new_tensor(if_false))
 
     def exclusive_cumsum(self, values: Tensor) -> Tensor:
-        """Σ_{j<t} of values that are 0 where masked."""
+        """[B, T] Σ_{j<t} values_j, where `values` are 0 at masked positions."""
         return torch.nn.functional.pad(values.cumsum(-1)[..., :-1], (1, 0))
 
     def row_sum(self, values: Tensor) -> Tensor:
@@ -106,9 +106,9 @@ class TokenBatch:
 
 @dataclass
 class Decision:
-    """What a rule says of each token, [B, T]: how much its gradient weighs, and whether it contributes at all.
+    """A rule's answer for each token, [B, T]: how much its gradient weighs, and whether it contributes at all.
 
-    Meaningless where masked: readers apply the mask.
+    Masked positions hold arbitrary values: readers must apply the mask.
     """
 
     weight: Tensor  # ≥ 0 (DRPO may go below with a tiny ε)
@@ -123,11 +123,11 @@ class Decision:
 class Rule:
     """Base of all rules. A subclass adds its settings as fields, checks their ranges, and implements the call."""
 
-    scope: ClassVar[str] = "token"  # token | response | minibatch: how much of the minibatch one decision looks at
-    divergence: ClassVar[str | None] = None  # the per-token score the core hands over, for rules that use one
-    topk_set: ClassVar[str] = "union"  # which explicit set a Top-K score uses
-    needs_kl_direction: ClassVar[bool] = False  # the core hands over TokenBatch.kl_direction
-    aggregation: ClassVar[str | None] = None  # the only train.aggregation under which it is what it says, if there is one
+    scope: ClassVar[str] = "token"  # token | response | minibatch: the part of a minibatch that one token's decision depends on
+    divergence: ClassVar[str | None] = None  # the score that the core passes as TokenBatch.divergence; None: no score
+    topk_set: ClassVar[str] = "union"  # the ids that a Top-K score sums over explicitly, see DivergenceRule
+    needs_kl_direction: ClassVar[bool] = False  # True: the core passes TokenBatch.kl_direction
+    aggregation: ClassVar[str | None] = None  # the train.aggregation that the rule's formula requires; None: any
 
     def __post_init__(self):
         module = type(self).__module__.rpartition(".")[2]
@@ -136,13 +136,13 @@ class Rule:
         self.validate()
 
     def validate(self) -> None:
-        """Check the ranges of the settings, with `check`."""
+        """Check the ranges of the settings by calling `check`."""
 
     def __call__(self, batch: TokenBatch) -> Decision:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__")
 
     def check(self, condition: bool, setting: str, remedy: str) -> None:
-        """Raise ValueError naming the setting, its value and the remedy."""
+        """Raise ValueError naming the setting, its value and the remedy, unless `condition` holds."""
         if not condition:
             raise ValueError(f"method.{setting}={getattr(self, setting)!r}: {remedy}")
 
@@ -152,7 +152,7 @@ class Rule:
 
 @dataclass
 class DivergenceRule(Rule):
-    """A rule that looks at a divergence of the next-token distributions, D_t."""
+    """Base of the rules that use D_t, a divergence of the next-token distributions."""
 
     divergence: str = MISSING  # topk_tv topk_kl binary_tv binary_kl full_tv full_kl k1 k2 k3 abs_log_ratio
     topk_set: str = MISSING  # union: top-K ids and the sampled one; replace: the sampled one takes the place of the K-th

@@ -1,7 +1,7 @@
 """CE-GPPO (Controlling Entropy via Gradient-Preserving Policy Optimization), arXiv 2509.20712.
 
-Where PPO's clip would remove a token, its gradient stays, bounded: the weight is β₂(1 + ε_high) for A > 0 ∧ ρ > 1 + ε_high and
-β₁(1 − ε_low) for A < 0 ∧ ρ < 1 − ε_low; elsewhere ρ. β₁ is `beta_low`, β₂ is `beta_high`.
+A token that PPO's clip would drop keeps a bounded gradient: its weight is β₂(1 + ε_high) for A > 0 ∧ ρ > 1 + ε_high and
+β₁(1 − ε_low) for A < 0 ∧ ρ < 1 − ε_low. All other tokens have weight ρ. β₁ is `beta_low`, β₂ is `beta_high`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 J = E[ sg(ρ̂) A log π ],  ρ̂ = clip(ρ, 1 − ε_low, 1 + ε_high): the weight is clipped, no token is dropped, and the sign of A
 makes no difference. The paper disables the lower bound (ε_low large) and tunes ε_high only.
-TRL's `epsilon_high` is the cap itself, 1 + ε_high here.
+TRL's `epsilon_high` is the cap itself, which is 1 + ε_high here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from methods.base import MISSING, Decision, Rule, TokenBatch
 class CISPO(Rule):
     """Clipped IS-weight PO: weight clip(ρ, 1 − ε_low, 1 + ε_high), everything kept."""
 
-    eps_low: float = MISSING  # ≥ 0; from 1 on there is no lower bound
+    eps_low: float = MISSING  # ≥ 0; at 1 or more there is no lower bound
     eps_high: float = MISSING  # ≥ 0
 
     def validate(self) -> None:

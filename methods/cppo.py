@@ -4,7 +4,7 @@
     c_t = min(δ, δ + δ_b W_{t−1} − S_{t−1})
     J = E[M_t min(ρ, C) A],  M_t = 1[A(ρ − 1) ≤ 0 ∨ Z_t ≤ c_t]
 
-The sums include every valid token: kept, dropped, inward and A = 0 alike. c_t may be negative: then no outward token passes.
+The sums include every valid token: kept, dropped, inward and A = 0 alike. c_t may be negative; then no outward token is kept.
 δ_b is fixed, or set per response to the 0.9 quantile of D_1 … D_T clamped to [δ_b_min, 2 δ_b_min] (`adaptive`).
 The soft gate (appendix C) replaces M_t on outward tokens by min(1, 1/x_t), x_t = max(Z_t/δ, S_t/(δ + δ_b W_{t−1})).
 
@@ -33,12 +33,12 @@ class CPPO(DivergenceRule):
     scope = "response"
 
     delta: float = MISSING  # δ > 0, bounds a token's Z
-    prefix_budget: bool = MISSING  # false: c_t = δ
-    adaptive: bool = MISSING  # δ_b from each response's own divergences; false: the fixed delta_b
+    prefix_budget: bool = MISSING  # False: c_t = δ
+    adaptive: bool = MISSING  # True: δ_b from each response's own divergences; False: delta_b
     delta_b: float | None = MISSING  # δ_b ≥ 0 per unit of position weight, when fixed
     delta_b_min: float | None = MISSING  # floor of the adaptive δ_b
     delta_b_ceiling: float = MISSING  # ceiling of the adaptive δ_b, in units of delta_b_min: 2 in the paper, 5 in its unit tests
-    quantile: float = MISSING  # of D over the response, in [0, 1], for the adaptive δ_b
+    quantile: float = MISSING  # in [0, 1]; the adaptive δ_b is this quantile of the response's D_t, clamped
     w_min: float = MISSING  # in [0, 1], position weight of the last token
     position_weights: str = MISSING  # linear | ones | reversed | shuffled (a permutation per response)
     length: str = MISSING  # response | padded
@@ -51,8 +51,8 @@ class CPPO(DivergenceRule):
         self.check(0 <= self.w_min <= 1, "w_min", "choose a weight in [0, 1]")
         self.check(self.position_weights in POSITION_WEIGHTS, "position_weights", f"choose from {' '.join(POSITION_WEIGHTS)}")
         self.check(self.length in ("response", "padded"), "length", "choose response (paper) or padded (verl)")
-        one_order = self.length == "response" or self.position_weights in ("linear", "ones")
-        self.check(one_order, "length", f"position_weights={self.position_weights} needs length=response")
+        length_fits = self.length == "response" or self.position_weights in ("linear", "ones")
+        self.check(length_fits, "length", f"position_weights={self.position_weights} needs length=response")
         check_ratio_cap(self)
         self.validate_budget()
 
@@ -82,7 +82,7 @@ class CPPO(DivergenceRule):
         return Decision(capped_ratio(batch, self.ratio_cap), keep, aux)
 
     def allowance(self, batch: TokenBatch, aux: dict[str, Tensor]) -> Tensor | None:
-        """[B, T] δ + δ_b W_{t−1}, the divergence that a response may have spent by the end of token t; None without budget."""
+        """[B, T] δ + δ_b W_{t−1}, the divergence that a response may have spent by the end of token t; None without a budget."""
         delta_b = self.budget_rate(batch)
         aux["delta_b"] = delta_b.squeeze(-1)
         return self.delta + delta_b * aux["W_prev"] if self.prefix_budget else None
@@ -90,12 +90,12 @@ class CPPO(DivergenceRule):
     def budget_rate(self, batch: TokenBatch) -> Tensor:
         """[B, 1] δ_b; the floor for an empty response."""
         if not self.adaptive:
-            return torch.full_like(batch.divergence[:, :1], self.delta_b or 0.0)  # unset only where there is no budget
+            return torch.full_like(batch.divergence[:, :1], self.delta_b or 0.0)  # delta_b may be None only without a budget
         quantile = row_quantile(batch, batch.divergence, self.quantile)
         return quantile.clamp(self.delta_b_min, self.delta_b_ceiling * self.delta_b_min)
 
     def gate(self, batch: TokenBatch, aux: dict[str, Tensor], total: Tensor | None) -> Tensor:
-        """[B, T] soft keep in (0, 1]; here the token's own Z counts in the prefix."""
+        """[B, T] the soft gate's keep, in (0, 1]. Its prefix sum S_t includes the token's own Z_t."""
         x = aux["Z"] / self.delta
         if total is not None:
             x = torch.maximum(x, (aux["S_prev"] + aux["Z"]) / total)
@@ -130,7 +130,7 @@ def row_quantile(batch: TokenBatch, values: Tensor, q: float) -> Tensor:
 
 
 def shuffled_order(batch: TokenBatch) -> Tensor:
-    """[B, T] a permutation of 0 … T−1 over each response's valid tokens, seeded by the response alone."""
+    """[B, T] a permutation of 0 … T−1 over each response's valid tokens: `weight_perm`, or one seeded by the response alone."""
     permutation = batch.weight_perm
     if permutation is None:
         permutation = seeded_permutations(batch)
@@ -146,7 +146,7 @@ def seeded_permutations(batch: TokenBatch) -> Tensor:
     return permutations.to(batch.mask.device)
 
 
-# Which place of the linear schedule each token takes, 0-based; None: every weight is 1.
+# Each function gives every token's 0-based place in the linear schedule; None means that every weight is 1.
 POSITION_WEIGHTS = {
     "linear": lambda batch: batch.positions - 1,
     "ones": lambda batch: None,

@@ -1,6 +1,6 @@
 """Cumulative Token Policy Optimization, arXiv 2605.07331: the ratio of the whole prefix, clipped by a bound that grows with it.
 
-c_t = Π_{j≤t} ρ_j;  PPO's rule on log c_t with bounds (−ε_low √t, ε_high √t), since log c_t spreads like √t.
+c_t = Π_{j≤t} ρ_j;  PPO's rule on log c_t with bounds (−ε_low √t, ε_high √t), since the spread of log c_t grows like √t.
 Dual clip: A < 0 ∧ log c_t > ε_dual √t also drops. The growth with √t is optional in the released code (`growing`).
 """
 

@@ -1,8 +1,8 @@
-"""Divergence Regularized Policy Optimization, arXiv 2606.09821: the weight is tilted by how far the probability of the
-sampled token has moved.
+"""Divergence Regularized Policy Optimization, arXiv 2606.09821: the weight depends on how far the probability of
+the sampled token has moved.
 
-weight = ρ (1 − sgn(A) (π(y) − μ(y))/ε). Moving outward weighs less, inward more; nothing is dropped. |π − μ| < 1, so the
-factor can change sign only for ε < 1; the released ε = 12.5 keeps it in [0.92, 1.08].
+weight = ρ (1 − sgn(A) (π(y) − μ(y))/ε). Tokens that move outward weigh less, tokens that move inward more; none is dropped.
+|π − μ| < 1, so the factor can change sign only for ε < 1; the released ε = 12.5 keeps it in [0.92, 1.08].
 """
 
 from __future__ import annotations

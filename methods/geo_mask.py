@@ -1,7 +1,7 @@
-"""Geometric sequence masking ("When Speed Kills Stability", rl-collapse notes, part 3): a length-independent rejection.
+"""Geometric sequence masking ("When Speed Kills Stability", rl-collapse notes, part 3): rejection that does not depend on length.
 
-M = 1[low ≤ (Π_t ρ_t)^{1/T} ≤ high] for the whole response, either sign of A. Our name for the mean: `seq_ratio`.
-The weight is the ratio, or 1 (`weighted: false`).
+M = 1[low ≤ (Π_t ρ_t)^{1/T} ≤ high] for the whole response, whatever the sign of A. The mean is called `seq_ratio` here.
+The weight is ρ, or 1 with `weighted: false`.
 """
 
 from __future__ import annotations

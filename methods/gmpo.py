@@ -2,7 +2,7 @@
 
 l_t = log ρ_t;  l̃_t = min(l_t, ε_high) if A > 0, max(l_t, −ε_low) if A < 0;  R = exp(mean_t l̃_t);  J = E[R A].
 ∇R = R · mean_t ∇l̃_t, and ∇l̃_t vanishes where the clip binds: each token's weight is R under seq-mean-token-mean, and clipped
-tokens are dropped. The bounds are on log ρ. Our name for R: `seq_ratio`.
+tokens are dropped. The bounds are on log ρ. R is called `seq_ratio` here.
 """
 
 from __future__ import annotations
@@ -32,5 +32,5 @@ class GMPO(Rule):
         keep = inside_clip(batch, log_ratio, -self.eps_low, self.eps_high)
         clipped = torch.where(keep, log_ratio, log_ratio.clamp(-self.eps_low, self.eps_high))
         seq_ratio = batch.row_mean(clipped).clamp(-LOG_RATIO_CLAMP, LOG_RATIO_CLAMP).exp()
-        seq_ratio = seq_ratio * (batch.lengths > 0)  # an empty response yields nothing
+        seq_ratio = seq_ratio * (batch.lengths > 0)  # 0 for an empty response
         return Decision(seq_ratio.expand_as(batch.ratio), keep, {"seq_ratio": seq_ratio.squeeze(-1)})

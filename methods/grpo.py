@@ -1,7 +1,7 @@
 """Group Relative Policy Optimization with DAPO's Clip-Higher, arXiv 2402.03300 (Eq. 3) and 2503.14476 (Eq. 10).
 
 min(ρ A, clip(ρ, 1 − ε_low, 1 + ε_high) A): the gradient is ρ A ∇log π, and vanishes where the clip binds, that is for
-A > 0 ∧ ρ > 1 + ε_high and for A < 0 ∧ ρ < 1 − ε_low. The group-relative advantage is the core's, for all rules.
+A > 0 ∧ ρ > 1 + ε_high and for A < 0 ∧ ρ < 1 − ε_low. The core computes the group-relative advantage, for all rules.
 
 Dual clip (arXiv 1912.09729, Eq. 5; c > 1) also drops A < 0 ∧ ρ > c. It is off in both papers; verl's default is c = 3 and
 DAPO's recipes set c = 10.

@@ -1,7 +1,7 @@
 """Group Sequence Policy Optimization, arXiv 2507.18071, Eqs. 5–7.
 
 s = (π(y)/μ(y))^{1/|y|} = exp(mean_t log ρ_t);  J = E[min(s A, clip(s, 1 − ε_low, 1 + ε_high) A)], averaged over sequences.
-∇s = s · mean_t ∇log π, so the weight of each token is s under the aggregation seq-mean-token-mean. Our name for s: `seq_ratio`.
+∇s = s · mean_t ∇log π, so the weight of each token is s under the aggregation seq-mean-token-mean. s is called `seq_ratio` here.
 """
 
 from __future__ import annotations

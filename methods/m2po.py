@@ -3,8 +3,8 @@
 Among outward tokens of the whole batch, those with the largest (log ρ)² are dropped until the mean of the remaining is at most
 the budget τ_M2. Equal values are dropped together, so that the order of the rows makes no difference.
 
-`cut`: the mean is over the remaining tokens (`dropped`, the paper and the default), or over all outward tokens with the dropped
-ones counted as the threshold (`clamped`: Σ min((log ρ)², τ²) = τ_M2 · n, as the released code has it, which drops more).
+`cut` says which mean: over the remaining tokens (`dropped`, the paper and the default), or over all n outward tokens with each
+dropped one counted at the threshold τ² (`clamped`, the released code: Σ min((log ρ)², τ²) = τ_M2 · n; it drops more).
 The released code also never drops a token whose ratio lies strictly between `inner_low` and `inner_high` (0.7, 1.5).
 """
 
@@ -46,12 +46,12 @@ class M2PO(Rule):
 
 
 def first_over_budget(moments: Tensor, budget: float, cut: str) -> Tensor:
-    """The smallest of `moments` [N] that does not fit if they are taken in increasing order; inf if all do."""
+    """The smallest of `moments` [N] that exceeds the budget when they are added in increasing order; inf if all fit."""
     ordered = moments.sort().values
-    taken = torch.arange(1, len(ordered) + 1, device=moments.device)
+    num_taken = torch.arange(1, len(ordered) + 1, device=moments.device)
     means = ordered.double().cumsum(0)
     if cut == "dropped":
-        means = means / taken
+        means = means / num_taken
     else:
-        means = (means + (len(ordered) - taken) * ordered) / max(len(ordered), 1)
+        means = (means + (len(ordered) - num_taken) * ordered) / max(len(ordered), 1)
     return torch.where(means > budget, ordered, torch.inf).min() if len(ordered) else moments.new_tensor(torch.inf)

@@ -1,7 +1,7 @@
 """Minimum Prefix Ratio policy optimization (MinPRO), arXiv 2601.22718.
 
 J = E[ sg(clip(m_t ρ_t, 1 − ε_low, 1 + ε_high)) A log π ],  m_t = min_{i<t} ρ_i (exclusive),  m_1 = 1.
-The minimum runs over raw ratios, so m_t > 1 is possible. Our name for m_t is `prefix_min`.
+The minimum runs over raw ratios, so m_t > 1 is possible. m_t is called `prefix_min` here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class MinPRO(Rule):
 
     scope = "response"
 
-    eps_low: float = MISSING  # ≥ 0; from 1 on there is no lower bound
+    eps_low: float = MISSING  # ≥ 0; at 1 or more there is no lower bound
     eps_high: float = MISSING  # ≥ 0
 
     def validate(self) -> None:
@@ -33,7 +33,7 @@ class MinPRO(Rule):
 
 
 def minimum_before(batch: TokenBatch) -> torch.Tensor:
-    """[B, T] min_{i<t} ρ_i over valid tokens; 1 at the first."""
+    """[B, T] min_{i<t} ρ_i over valid tokens; 1 at the first valid token."""
     shifted = batch.masked(batch.ratio, torch.inf).roll(1, -1)
     shifted[:, 0] = torch.inf
     return torch.where(batch.positions > 1, shifted.cummin(-1).values, 1.0)

@@ -1,6 +1,6 @@
 """Off-Policy Sequence Masking, DeepSeek-V3.2 (arXiv 2512.02556), combined with a clip.
 
-M = 0 if A < 0 and mean_t (log μ − log π) > δ, else 1: a bad response that the learner has moved away from teaches nothing more.
+M = 0 if A < 0 and mean_t (log μ − log π) > δ, else 1: a bad response is dropped once the learner has moved far away from it.
 """
 
 from __future__ import annotations

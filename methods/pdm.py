@@ -1,8 +1,8 @@
-"""PDM, arXiv 2607.10848: DPPO, with the direction judged by the predicted change of the divergence instead of the ratio.
+"""PDM, arXiv 2607.10848: DPPO, with outward tokens told by the predicted change of the divergence, not the ratio.
 
 M_t = 1[A · ((π_y − μ_y) + Σ_i π_i (μ_i − π_i)) ≤ 0 ∨ D_t ≤ δ]. The bracket is the change of KL(μ‖π) along the gradient of
-log π(y) with respect to the logits: reinforcing a token can bring the policies closer although its ratio exceeds 1.
-Its sum runs over the Top-K ids and the sampled one.
+log π(y) with respect to the logits. Reinforcing a token can bring the policies closer although its ratio exceeds 1.
+The sum runs over the Top-K ids and the sampled one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Proximal Policy Optimization, arXiv 1707.06347, Eq. 7: Clip-Higher with equal bounds.
 
-L = E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]. There is no critic: the advantages are the core's, as for every rule.
+L = E[min(ρ A, clip(ρ, 1 − ε, 1 + ε) A)]. There is no critic: the core computes the advantages, as for every rule.
 """
 
 from __future__ import annotations

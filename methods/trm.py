@@ -4,8 +4,8 @@ M(response) = 1[max_t D_t ≤ δ_max ∧ mean_t D_t ≤ δ_avg];  J = E[M ρ A].
 without distributions the paper takes k2 or |log ρ| for the maximum and k3 for the mean.
 Two settings circulate: the pair (0.1, 0.002) used jointly, and the tighter 0.05 or 0.001 used alone (`trm_max`, `trm_avg`).
 
-`rejected`: a rejected response gives no gradient but stays in the denominator (`counted`, the paper and the default); or it
-leaves the mask (`removed`, verl's rejection sampling), which divides a token mean by the surviving tokens only.
+`rejected` says what becomes of a rejected response. `counted` (the paper and the default): it gives no gradient but stays in the
+denominator. `removed` (verl's rejection sampling): it leaves the mask too, so that a token mean divides by the kept tokens only.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from methods.base import MISSING, Decision, DivergenceRule, TokenBatch
 
 @dataclass
 class MaskedResponses(DivergenceRule):
-    """What the three rules share: both criteria, an absent one being no bound."""
+    """Base of TRM, TRM-Max and TRM-Avg: rejects whole responses by either criterion or both."""
 
     rejected: str = MISSING  # counted | removed
 
     @property
     def scope(self) -> str:
-        """`removed` needs the share of rejected tokens of the whole minibatch, whose denominator it shrinks."""
+        """`removed` needs the whole minibatch: it shrinks the denominator by the minibatch's share of rejected tokens."""
         return "response" if self.rejected == "counted" else "minibatch"
 
     @property
     def aggregation(self) -> str | None:
-        """`removed` is a factor of the token mean; means over responses would lose whole responses from their denominator."""
+        """`removed` rescales the token mean; a mean over responses would have to be rescaled by the number of responses."""
         return "token-mean" if self.rejected == "removed" else None
 
     def validate(self) -> None:

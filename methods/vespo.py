@@ -1,6 +1,6 @@
-"""VESPO, arXiv 2602.10693: a smooth weight of the whole response's ratio, derived from a variational problem.
+"""VESPO, arXiv 2602.10693: the weight is a smooth function of the whole response's ratio, derived from a variational problem.
 
-W = Π_t ρ_t;  weight = e^λ W^k e^{−λW},  (k, λ) by the sign of A. It is 1 at W = 1 and fades on both sides.
+W = Π_t ρ_t;  weight = e^λ W^k e^{−λW},  (k, λ) chosen by the sign of A. It is 1 at W = 1 and goes to 0 for W → 0 and for W → ∞.
 """
 
 from __future__ import annotations
