@@ -1,10 +1,10 @@
 """The processes of one run: each owns a device, holds a shard of the model and takes a share of the rows.
 
 A process works alone, or it is one of several ranks that torchrun, SLURM or the harness's own launcher started with RANK,
-WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in the environment. Alone, every method of `Ranks` returns what it was given,
-so one code path serves one process and many.
+WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT in the environment. In a process that works alone, no method of `Ranks`
+communicates, so one code path serves one process and many.
 
-All ranks go through the same loop with the same values. Rank 0 also grades and writes the run's folder.
+All ranks run the same loop with the same values. Rank 0 also grades and writes the run's folder.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # for a rank that is late; harness.runs.rank_watch notices one that died
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # the longest wait for a slow rank; harness.runs.rank_watch notices a dead one
 
 
 @dataclass(frozen=True)
 class Ranks:
+    """This process's rank among the ranks of its run, its device, and collective operations on Python values."""
+
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
@@ -35,7 +37,7 @@ class Ranks:
 
     @cached_property
     def mesh(self) -> dist.DeviceMesh | None:
-        """Over which parameters are sharded; None alone."""
+        """The device mesh over which parameters are sharded; None for a single rank."""
         return dist.init_device_mesh(self.device.type, (self.size,)) if self.size > 1 else None
 
     def gather(self, value: Any) -> list:
@@ -89,22 +91,22 @@ _current = ALONE
 
 
 def current_ranks() -> Ranks:
-    """This process among the ranks of its run, as `init_ranks` found it; alone before that."""
+    """The `Ranks` of this process, as set by `init_ranks`; before that, a single rank."""
     return _current
 
 
 def world_size() -> int:
-    """Ranks of this run, from the environment that a launcher sets; 1 without one."""
+    """Number of ranks of this run, from the launcher's environment; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def is_first() -> bool:
-    """Whether this process is rank 0; also known before `init_ranks`."""
+    """True on rank 0. Reads the environment, so it also works before `init_ranks`."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def init_ranks(device: str) -> Ranks:
-    """Make this process one of the ranks that its environment names. Once per process; `device`: auto | cpu | cuda."""
+    """Make this process one of the ranks that its environment describes. `device`: auto | cpu | cuda."""
     global _current
     rank, size = int(os.environ.get("RANK", 0)), world_size()
     place = local_device(device, int(os.environ.get("LOCAL_RANK", 0)))
@@ -124,7 +126,7 @@ def leave() -> None:
 
 
 def local_device(device: str, local_rank: int = 0) -> torch.device:
-    """The GPU of this rank on its machine; a launcher may also show each rank one GPU only."""
+    """This rank's device. If one GPU is visible it is that one, since a launcher may show each rank only its own."""
     count = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and count == 0):
         return torch.device("cpu")

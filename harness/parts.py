@@ -1,4 +1,4 @@
-"""The working parts of one run, made from its settings and put back to where its last checkpoint stands."""
+"""Builds the components of one run from its settings, and restores them from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class SharedGrader(Grader):
-    """The first rank grades, and all ranks get its verdicts."""
+    """A grader for several ranks: the first rank grades, and all ranks get its verdicts."""
 
     def __init__(self, grader: Grader, ranks: Ranks):
         self.grader, self.ranks = grader, ranks
@@ -59,7 +59,7 @@ class SharedGrader(Grader):
 
 @dataclass
 class Parts:
-    """On every rank the same; the folder and the tracker are written by the first one alone."""
+    """The components of a run, the same on every rank. Only the first rank writes the folder and the tracker."""
 
     plan: RunPlan
     ranks: Ranks
@@ -73,7 +73,7 @@ class Parts:
     questions: list[Question]
     tracker: Tracker
     watch: CollapseWatch
-    scores: dict[int, float]  # of the evaluations so far: mean over benchmarks, by step
+    scores: dict[int, float]  # step → mean score over benchmarks, for every evaluation so far
     done: int  # steps completed
 
     @property
@@ -85,7 +85,7 @@ class Parts:
         return self.plan.folder
 
     def rewards(self, step: int, rollout: Rollout) -> tuple[torch.Tensor, int]:
-        """[B] 1 for a correct response, else 0; and on how many the grader gave no verdict in time."""
+        """Rewards [B], 1 for a correct response and else 0, and the number of responses that the grader timed out on."""
         answers = [problem.answer for problem in self.queue.problems(step) for _ in range(rollout.group_size)]
         texts = self.tokenizer.batch_decode(rollout.responses(), skip_special_tokens=True)
         grades = self.reward_grader.grade_many(texts, answers, rollout.truncated.tolist())
@@ -93,7 +93,7 @@ class Parts:
         return torch.tensor([float(grade.correct) for grade in grades]), num_timeouts
 
     def push(self) -> None:
-        """The learner's weights to the engine, and proof that they arrived."""
+        """Send the learner's weights to the engine and check that they arrived."""
         self.engine.push(self.model, self.learner.num_updates)
         score = None if self.ranks.size == 1 else partial(learner_logprobs, self.learner)
         check_push(self.engine, self.model, self.canary_prompts, self.config.mismatch, score)
@@ -104,14 +104,14 @@ class Parts:
         return training_prompts(self.config, problems)
 
     def compare(self, step: int, fresh: Rollout | None) -> dict[str, float]:
-        """mismatch/* of responses that were sampled just now, if any; beyond a gate the run is warned of, marked or stopped."""
+        """The mismatch/* metrics of fresh responses, if any. Above a limit: warn, mark the run or stop it (mismatch.action)."""
         if fresh is None:
             return {}
         metrics = score_fresh(fresh, self.learner, self.config.rollout.canary_rows, self.engine)
-        found = gate(metrics, gate_limits(self.config.mismatch, self.model), self.config.mismatch, step)
-        mark = found and self.config.mismatch.action == "mark" and self.ranks.is_first
+        exceeded = gate(metrics, gate_limits(self.config.mismatch, self.model), self.config.mismatch, step)
+        mark = exceeded and self.config.mismatch.action == "mark" and self.ranks.is_first
         if mark and not (self.folder.read_status() or {}).get("mismatch_step"):
-            self.folder.update_status(mismatch_step=step, mismatch_reason=found)
+            self.folder.update_status(mismatch_step=step, mismatch_reason=exceeded)
         return metrics
 
     def evaluate(self, step: int) -> None:
@@ -128,12 +128,12 @@ class Parts:
         self.tracker.log_evaluation(rows)
 
     def record(self, row: dict) -> None:
-        """A step's metrics: stored first, then looked at."""
+        """Store a step's metrics, then pass them to the collapse watch and the tracker."""
         row = self.ranks.broadcast(row)
         if self.ranks.is_first:
             self.folder.lock.require()
             self.folder.append("metrics", [row])
-        self.watch.see(strict(row))  # as it will be read again after a resume
+        self.watch.see(strict(row))  # the row as it is read back after a resume
         self.mark_collapse()
         self.tracker.log(row)
 
@@ -148,7 +148,7 @@ class Parts:
             self.folder.update_status(collapse_step=breach.step, collapse_reason=breach.reason)
 
     def is_best(self, step: int) -> bool:
-        """Whether this step's evaluation beats all others of trained weights, so that its checkpoint is to be kept."""
+        """True if the evaluation at `step` beats all earlier ones of trained weights and its checkpoint is to be kept."""
         earlier = [score for other, score in self.scores.items() if 0 < other < step]
         return self.config.checkpoint.keep_best > 0 and step in self.scores and self.scores[step] > max(earlier, default=-1.0)
 
@@ -161,22 +161,23 @@ class Parts:
             self.queue.waiting,
             self.scores.get(step),
         )
-        kept = self.config.checkpoint
+        settings = self.config.checkpoint
         if self.ranks.is_first:
             self.folder.lock.require()
-            save_checkpoint(self.folder.path / "checkpoints", checkpoint, kept.keep_last, kept.keep_best)
+            save_checkpoint(self.folder.path / "checkpoints", checkpoint, settings.keep_last, settings.keep_best)
         else:
             checkpoint.send()
 
 
 def build(plan: RunPlan) -> Parts:
+    """Build all components, restore the last checkpoint if there is one, and push the weights to the engine."""
     config, ranks = plan.config, current_ranks()
     check_memory(config, ranks)
     tokenizer = load_tokenizer(config.model.path, config.model.revision)
     model = load_model(config.model, with_weights=ranks.is_first)
     for name in filter(None, (config.method.divergence, config.train.divergence)):
         require_complete(name, config.rollout.top_k, model.config.get_text_config().vocab_size)
-    engine = make_engine(config, model, tokenizer, ranks)  # before the learner divides the model: it may need a whole copy
+    engine = make_engine(config, model, tokenizer, ranks)  # before the learner shards the model: the engine may copy it
     savings = memory_savings(config.cluster)
     learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks, **savings)
     parts = Parts(
@@ -201,7 +202,7 @@ def build(plan: RunPlan) -> Parts:
 
 
 def memory_savings(cluster: ClusterConfig) -> dict[str, bool]:
-    """What the learner trades for memory."""
+    """The learner's options that save memory and cost time."""
     return {"recompute": cluster.activation_checkpointing, "offload": cluster.offload_optimizer}
 
 
@@ -236,7 +237,7 @@ def last_whole_step(parts: Parts) -> int:
 
 
 def look_back(parts: Parts) -> None:
-    """Show the collapse rule what is stored up to the checkpoint; rows beyond it will be written again."""
+    """Pass the stored rows up to the checkpoint to the collapse watch; later rows will be written again."""
     metrics, evals = parts.ranks.on_first(lambda: [parts.folder.rows(name) for name in ("metrics", "evals")])
     for row in metrics:
         if row["step"] <= parts.done:
@@ -246,9 +247,9 @@ def look_back(parts: Parts) -> None:
 
 
 def make_engine(config: Config, model: nn.Module, tokenizer, ranks: Ranks = ALONE) -> RolloutEngine:
-    sharing = config.rollout.vllm.tensor_parallel if config.rollout.vllm else 1
+    ranks_per_engine = config.rollout.vllm.tensor_parallel if config.rollout.vllm else 1
     engine = one_engine(config, model, stop_token_ids(model.generation_config, tokenizer), ranks)
-    return engine if sharing == ranks.size else DataParallelEngine(engine, ranks)
+    return engine if ranks_per_engine == ranks.size else DataParallelEngine(engine, ranks)
 
 
 def one_engine(config: Config, model: nn.Module, stop_ids: list[int], ranks: Ranks) -> RolloutEngine:
@@ -268,7 +269,7 @@ def load_questions(name: str, config: Config) -> list[Question]:
 
 @cache
 def _questions(name, root, template, model_path, revision, chat_template, limit) -> list[Question]:
-    """Loaded and tokenised once for all runs of a process."""
+    """Load and tokenise a benchmark, once for all runs of a process."""
     tokenizer = load_tokenizer(model_path, revision)
     problems = benchmarks.load(name, root)
     prompts = encode_prompts(problems, template, tokenizer, chat_template, limit)

@@ -1,4 +1,4 @@
-"""One run: the loop that every method shares. Each line of a step is a stage; what a stage does stands in its own module."""
+"""The training loop of one run, the same for every method. Each line of a step is a stage, implemented in its own module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from harness.timing import Timer, throughput
 
 
 def train(plan: RunPlan, stop: StopRequest) -> str:
-    """Train from the last checkpoint to the last step. Returns "completed", "collapsed" (stopped by its rule) or "preempted"."""
+    """Train from the last checkpoint to the last step.
+
+    Returns "completed", "collapsed" (stopped by the collapse rule) or "preempted".
+    """
     parts = build(plan)
     with parts.tracker, closing(parts.engine):
         return run_steps(parts, stop)
@@ -50,7 +53,7 @@ def run_steps(parts: Parts, stop: StopRequest) -> str:
 
 
 def learn(parts: Parts, step: int, timer: Timer) -> dict:
-    """One step: sample, reward, decide, update, push. Returns the step's metrics."""
+    """Run one step (sample, reward, decide, update, push) and return its metrics."""
     config, learner = parts.config, parts.learner
     with timer("rollout"):
         rollout, fresh = parts.queue.take(step)
@@ -87,7 +90,7 @@ def learn(parts: Parts, step: int, timer: Timer) -> dict:
 
 
 def early_end(parts: Parts, step: int, stop: StopRequest) -> str | None:
-    """Why the run is to end after `step`, before its last one: "collapsed" or "preempted"; None to go on."""
+    """The reason to end the run early, after `step`: "collapsed" or "preempted"; None to go on."""
     if step == parts.config.train.steps:
         return None
     if parts.config.train.on_collapse == "stop" and parts.watch.breach:

@@ -1,4 +1,4 @@
-"""Wall time by stage: `with timer("rollout"): …` adds up to time/rollout."""
+"""Wall-clock time of each stage: `with timer("rollout"): …` adds its duration to the metric time/rollout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 
 class Timer:
+    """Sums the seconds spent in each named stage; time/step runs from the timer's creation."""
+
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
         self.created = time.perf_counter()
@@ -26,7 +28,7 @@ class Timer:
 
 
 def throughput(row: dict[str, float]) -> dict[str, float]:
-    """Tokens per second, from the sums of the same row."""
+    """Sampled and learned tokens per second, from the token counts and stage times of a step's row."""
     learner_seconds = sum(row.get(f"time/{stage}", 0.0) for stage in ("forward_backward", "rule", "optimizer", "minibatch_pass"))
     derived = {}
     if row.get("time/rollout") and row.get("cost/sampled_tokens"):

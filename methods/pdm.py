@@ -1,4 +1,4 @@
-"""PDM, arXiv 2607.10848: DPPO, with outward tokens told by the predicted change of the divergence, not the ratio.
+"""PDM, arXiv 2607.10848: DPPO, with outward tokens identified by the predicted change of the divergence, not by the ratio.
 
 M_t = 1[A · ((π_y − μ_y) + Σ_i π_i (μ_i − π_i)) ≤ 0 ∨ D_t ≤ δ]. The bracket is the change of KL(μ‖π) along the gradient of
 log π(y) with respect to the logits. Reinforcing a token can bring the policies closer although its ratio exceeds 1.

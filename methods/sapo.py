@@ -1,7 +1,7 @@
 """Soft Adaptive Policy Optimization, arXiv 2511.20347, Eqs. 5 and 6.
 
 f(ρ) = (4/τ) σ(τ(ρ − 1)),  τ = τ_pos if A > 0, else τ_neg;  J = E[f(ρ) A].
-The weight is f'(ρ) ρ = 4 σ(1 − σ) ρ, with σ = σ(τ(ρ − 1)): it is 1 at ρ = 1 and goes to 0 far away on both sides, without a cut.
+The weight is f'(ρ) ρ = 4 σ(1 − σ) ρ, σ taken at τ(ρ − 1): 1 at ρ = 1, and towards 0 far from it on both sides, without a cut.
 The paper's aggregation is seq-mean-token-mean.
 """
 

@@ -1,4 +1,4 @@
-"""Group-relative advantages: a response's reward against those of the same prompt."""
+"""Group-relative advantages: a response's reward compared with the rewards of all responses to the same prompt."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def group_advantages(rewards: Tensor, group_size: int, normalise: str = "none") 
 
 
 def advantages_of(rewards: Tensor, groups: Tensor, normalise: str = "none") -> tuple[Tensor, Tensor]:
-    """`none`: r − mean (Dr. GRPO); `std`: (r − mean)/(sd + 1e-6), sd with n − 1 (GRPO as in verl).
+    """Advantages of responses with the rewards r, within groups. rewards [B], groups [B] any integers.
 
-    rewards [B], groups [B] any integers → (advantages [B], informative [B] bool). Equal rewards give exactly 0 and are not
-    informative. A response alone in its group keeps its reward (mean 0, sd 1) and counts as informative.
+    `none`: r − mean (Dr. GRPO); `std`: (r − mean)/(sd + 1e-6), sd with n − 1 (GRPO as in verl). Returns (advantages [B],
+    informative [B] bool). Groups of equal rewards get exactly 0 and are not informative. A response alone in its group keeps its
+    reward (mean 0, sd 1) and counts as informative.
     """
     if normalise not in NORMALISATIONS:
         raise ValueError(f"normalise={normalise!r}: choose from {' '.join(NORMALISATIONS)}")
@@ -41,7 +42,7 @@ def advantages_of(rewards: Tensor, groups: Tensor, normalise: str = "none") -> t
 
 
 def differs_in_group(rewards: Tensor, index: Tensor, num_groups: int) -> Tensor:
-    """[B] bool: the response's group holds two different rewards."""
+    """[B] bool: True if the response's group holds different rewards."""
     empty = torch.zeros(num_groups, dtype=rewards.dtype, device=rewards.device)
     highest = empty.scatter_reduce(0, index, rewards, "amax", include_self=False)
     lowest = empty.scatter_reduce(0, index, rewards, "amin", include_self=False)

@@ -1,9 +1,11 @@
-"""How far the learner's next-token distribution π is from the rollout policy's μ, per token, after the same prefix.
+"""Divergences between the learner's next-token distribution π and the rollout policy's μ after the same prefix, per token.
 
-Both are untruncated softmaxes at the sampling temperature. A Top-K score is reduced to an explicit set E of ids and one bucket
-for all others: `union`, the rollout policy's top K and the sampled token (K or K + 1 ids), or `replace` (DPPO's published
-code), K ids of which the sampled token takes the last place if it is not among them. Both are lower bounds of the
-full-vocabulary value, and equal to it if K ≥ V. l = log ρ = log π(y) − log μ(y), clamped to ±20 where it is exponentiated.
+Both are untruncated softmaxes at the sampling temperature. A Top-K score sums over an explicit set E of ids and one bucket that
+holds all others. Under `union`, E is the rollout policy's top K and the sampled token (K or K + 1 ids); under `replace` (DPPO's
+published code), E is the top K, in which the sampled token takes the last place if it is not among them. Both give a lower bound
+of the full-vocabulary value, which is reached if K ≥ V.
+
+l = log ρ = log π(y) − log μ(y), clamped to ±20 where it is exponentiated.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ BINARY_FLOOR = 1e-8
 
 @dataclass
 class PolicyPair:
-    """Two policies at the same tokens. Masked positions may hold anything. K ≤ V ids, most likely first."""
+    """Log-probs of both policies at the same tokens. Masked positions may hold anything.
+
+    K ≤ V ids, the most likely first; in the order of ids if they are the whole vocabulary.
+    """
 
     tokens: Tensor  # [B, T] int64, the sampled ids y
     logprobs: Tensor  # [B, T] log π(y)
@@ -40,7 +45,7 @@ class PolicyPair:
 
     @property
     def complete(self) -> bool:
-        """The listed ids are the whole vocabulary."""
+        """True if the listed ids are the whole vocabulary."""
         return self.topk_ids.shape[-1] >= self.vocab_size
 
     @cached_property
@@ -49,7 +54,7 @@ class PolicyPair:
 
     @cached_property
     def unlisted(self) -> Tensor:
-        """[B, T] bool: the sampled token is not among the K ids."""
+        """[B, T] bool: True where the sampled token is not among the K ids."""
         return (self.topk_ids != self.tokens[..., None]).all(-1)
 
     @cached_property
@@ -61,21 +66,23 @@ class PolicyPair:
         return Terms.of(self.rollout_topk_logprobs, self.topk_logprobs)
 
     def explicit_sum(self, term: Callable[[Terms], Tensor], topk_set: str) -> Tensor:
-        """[B, T] Σ_{i in E} term_i, without building E: where the sampled id is not listed, it joins the listed ones or, under
-        "replace", stands for the last of them."""
+        """[B, T] Σ_{i in E} term_i, computed without building E.
+
+        A sampled id that is not listed is added to the listed ones, or replaces the last of them under "replace".
+        """
         listed, sampled = term(self.listed), term(self.sampled)
         if topk_set == "replace":
             return listed[..., :-1].sum(-1) + torch.where(self.unlisted, sampled, listed[..., -1])
         return listed.sum(-1) + torch.where(self.unlisted, sampled, 0.0)
 
     def other(self, topk_set: str) -> Terms:
-        """[B, T] the bucket of unlisted ids."""
+        """[B, T] probabilities of the bucket that holds all ids outside E."""
         rollout = (1 - self.explicit_sum(lambda t: t.mu, topk_set)).clamp(min=OTHER_FLOOR)
         learner = (1 - self.explicit_sum(lambda t: t.pi, topk_set)).clamp(min=OTHER_FLOOR)
         return Terms(rollout.log(), learner.log(), rollout, learner)
 
     def reduced_sum(self, term: Callable[[Terms], Tensor], topk_set: str) -> Tensor:
-        """[B, T] the sum over E and the bucket of all other ids, which is empty if E is the vocabulary."""
+        """[B, T] Σ term over E and the bucket of all other ids, which does not exist if E is the vocabulary."""
         listed = self.explicit_sum(term, topk_set)
         return listed if self.complete else listed + term(self.other(topk_set))
 
@@ -97,7 +104,7 @@ class Terms:
         return (self.mu - self.pi).abs()
 
     def relative_entropy(self) -> Tensor:
-        """An id that μ rules out adds nothing."""
+        """μ (log μ − log π) of each id; 0 where μ = 0."""
         return torch.where(self.mu > 0, self.mu * (self.log_mu - self.log_pi), 0.0)
 
 
@@ -116,7 +123,7 @@ def topk_kl(pair: PolicyPair, topk_set: str) -> Tensor:
 
 
 def require_complete(name: str, num_recorded: int, vocab_size: int) -> None:
-    """ValueError if the named score needs ids that are not recorded."""
+    """Raise ValueError if the score `name` needs the whole vocabulary and fewer ids are recorded."""
     if name.startswith("full_") and num_recorded < vocab_size:
         raise ValueError(
             f"{name} needs all {vocab_size} ids of the vocabulary, and {num_recorded} are recorded: "
@@ -125,12 +132,12 @@ def require_complete(name: str, num_recorded: int, vocab_size: int) -> None:
 
 
 def binary_tv(pair: PolicyPair, topk_set: str) -> Tensor:
-    """Total variation of "the sampled token or another": |μ(y) − π(y)|."""
+    """Total variation of the binary event "the sampled token or any other": |μ(y) − π(y)|."""
     return pair.sampled.gap()
 
 
 def binary_kl(pair: PolicyPair, topk_set: str) -> Tensor:
-    """KL(μ‖π) of "the sampled token or another"."""
+    """KL(μ‖π) of the binary event "the sampled token or any other"."""
     y = pair.sampled
     return y.relative_entropy() + (1 - y.mu) * ((1 - y.mu + BINARY_FLOOR) / (1 - y.pi + BINARY_FLOOR)).log()
 
@@ -141,7 +148,7 @@ def k1(pair: PolicyPair, topk_set: str) -> Tensor:
 
 
 def k2(pair: PolicyPair, topk_set: str) -> Tensor:
-    """l²/2."""
+    """l²/2, a biased estimate of KL(μ‖π), ≥ 0."""
     return pair.log_ratio.square() / 2
 
 
@@ -171,7 +178,7 @@ DIVERGENCES: dict[str, Callable[[PolicyPair, str], Tensor]] = {
 
 @torch.no_grad()
 def divergence(name: str, pair: PolicyPair, topk_set: str = "union") -> Tensor:
-    """[B, T] the named score, detached; 0 where masked."""
+    """[B, T] the score `name` of DIVERGENCES, detached; 0 where masked."""
     if name not in DIVERGENCES:
         raise ValueError(f"divergence={name!r}: choose from {' '.join(DIVERGENCES)}")
     check_set(topk_set)
@@ -184,7 +191,7 @@ def kl_direction(pair: PolicyPair, topk_set: str = "union") -> Tensor:
     """[B, T] (π_y − μ_y) + Σ_{i in E} π_i (μ_i − π_i); 0 where masked.
 
     The change of KL(μ‖π) along the gradient of log π(y) with respect to the logits: positive if reinforcing the sampled token
-    moves the policies apart. Unlisted ids are left out: each one's product of two small probabilities is negligible.
+    moves the policies apart. Ids outside E are left out: their terms are products of two small probabilities.
     """
     check_set(topk_set)
     drift = pair.explicit_sum(lambda t: t.pi * (t.mu - t.pi), topk_set)

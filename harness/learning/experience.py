@@ -1,4 +1,4 @@
-"""What a step learns from: the informative responses of a rollout with their advantages; split into micro-batches."""
+"""The data of one learning step: informative responses with their advantages, split into minibatches and micro-batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.rollout.records import Rollout
 
-PASSES_PER_BUDGET = 10  # a forward and backward pass costs, before any token, as much as this part of token_budget
+PASSES_PER_BUDGET = 10  # a pass has a fixed cost: that of token_budget / PASSES_PER_BUDGET positions
 
 
 @dataclass
@@ -22,11 +22,11 @@ class Experience:
     prompt_lengths: Tensor  # [N]
     tokens: Tensor  # [N, T] int64
     mask: Tensor  # [N, T] bool
-    anchor_logprobs: Tensor  # [N, T] denominator of the ratio: the rollout policy's, or the learner's at the step's start
+    anchor_logprobs: Tensor  # [N, T] log of the ratio's denominator: the rollout policy's, or the learner's at the step's start
     topk_ids: Tensor  # [N, T, K]
     anchor_topk_logprobs: Tensor  # [N, T, K] at topk_ids, of the same policy as anchor_logprobs
     advantages: Tensor  # [N]
-    response_key: Tensor  # [N] int64, the response's identity whatever the split
+    response_key: Tensor  # [N] int64, identifies a response in any split
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -36,7 +36,7 @@ class Experience:
         return self.mask.sum(-1)
 
     def rows(self, index: Tensor) -> Experience:
-        """Some rows, cut to their own longest prompt and response."""
+        """The rows at `index`, cut to the longest prompt with response and the longest response among them."""
         width, total = self.lengths[index].max(), (self.prompt_lengths + self.lengths)[index].max()
         cut = {"inputs": self.inputs[index, :total]}
         for name in ("tokens", "mask", "anchor_logprobs", "topk_ids", "anchor_topk_logprobs"):
@@ -49,7 +49,7 @@ class Experience:
         return Experience(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def without_tokens(self) -> Experience:
-        """The same inputs with nothing to learn from."""
+        """The same inputs with an empty response mask, so that nothing is scored or learned."""
         return replace(self, mask=torch.zeros_like(self.mask))
 
     def with_anchor(self, logprobs: Tensor, topk_logprobs: Tensor) -> Experience:
@@ -57,7 +57,7 @@ class Experience:
 
 
 def build_experience(rollout: Rollout, advantages: Tensor, use: Tensor, keys: list[int]) -> Experience:
-    """The rows of `rollout` where use [B] is True; keys [B] are the request seeds."""
+    """The responses of `rollout` where use [B] is True, with advantages [B]; keys [B] are their request seeds."""
     index = use.nonzero().squeeze(-1)
     prompt_index = index // rollout.group_size
     prompt_lengths = rollout.prompt_lengths[prompt_index]
@@ -75,7 +75,7 @@ def build_experience(rollout: Rollout, advantages: Tensor, use: Tensor, keys: li
 
 
 def response_keys(seeds: list[int]) -> Tensor:
-    """[B] int64 ≥ 0 of 64-bit request seeds."""
+    """[B] int64 ≥ 0: the lower 63 bits of 64-bit request seeds."""
     signed = np.array(seeds, dtype=np.uint64).astype(np.int64)
     return torch.from_numpy(signed) & 0x7FFFFFFFFFFFFFFF
 
@@ -90,7 +90,7 @@ def _side_by_side(prompts: Tensor, prompt_lengths: Tensor, tokens: Tensor, mask:
 
 
 def minibatches(num_rows: int, num_updates: int, seed: int) -> list[Tensor]:
-    """Row indices of each update: a random partition into parts of nearly equal size; fewer when rows are few."""
+    """Row indices of each update: a random partition into parts of nearly equal size; fewer parts if there are fewer rows."""
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(num_rows)
     return [torch.from_numpy(part) for part in np.array_split(order, num_updates) if len(part)]
 
@@ -98,7 +98,7 @@ def minibatches(num_rows: int, num_updates: int, seed: int) -> list[Tensor]:
 def microbatches(batch: Experience, token_budget: int, rank: int = 0, num_ranks: int = 1) -> list[Tensor]:
     """Row indices of one rank's micro-batches, each of at most token_budget padded positions (one row at least).
 
-    Rows are dealt to the ranks in order of length, so that each computes about as much; a rank may get none.
+    Rows are dealt to the ranks in order of length, so that all ranks compute about equally much; a rank may get none.
     """
     lengths = (batch.prompt_lengths + batch.lengths).tolist()
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)[rank::num_ranks]
@@ -107,8 +107,11 @@ def microbatches(batch: Experience, token_budget: int, rank: int = 0, num_ranks:
 
 
 def cheapest_cuts(lengths: list[int], token_budget: int, cost_of_a_pass: int) -> list[int]:
-    """Where to cut rows of descending lengths, ends included, so that padded positions and passes together cost least."""
-    best = [0] * (len(lengths) + 1)  # of the rows from here on
+    """Indices at which to cut rows of descending lengths into micro-batches, 0 and the number of rows included.
+
+    They minimise the cost: the padded positions, plus cost_of_a_pass for each micro-batch.
+    """
+    best = [0] * (len(lengths) + 1)  # best[i]: the least cost of the rows from i on
     ends = [len(lengths)] * len(lengths)
     for start in reversed(range(len(lengths))):
         most = max(1, token_budget // lengths[start])

@@ -1,7 +1,8 @@
-"""A language model's head: log-probs of given tokens from hidden states. Logits of at most `chunk` tokens exist at a time.
+"""Log-probs of given tokens from a language model's hidden states and its output head, computed in chunks of tokens.
 
-The backward pass computes each chunk's logits again instead of keeping them: at a vocabulary of 151,936 that is the
-difference between gigabytes and megabytes. On a GPU, in bfloat16, each pass over the logits is one compiled kernel.
+Logits exist for at most `chunk` tokens at a time. The backward pass recomputes each chunk's logits instead of storing them: with
+a vocabulary of 151,936 ids that takes megabytes in place of gigabytes. On a GPU in bfloat16, each pass over the logits is one
+compiled kernel. Shapes: N tokens, of which n in a chunk; H hidden size; V vocabulary; K ids of the top-k.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class TokenLogprobs(NamedTuple):
-    """Of N tokens, from the full softmax, float32; only `logprobs` carries gradient."""
+    """Log-probs and entropy of N tokens, from the full softmax in float32; only `logprobs` carries a gradient."""
 
     logprobs: Tensor  # [N]
     topk_logprobs: Tensor  # [N, K] at the given ids
@@ -30,7 +31,7 @@ class TokenLogprobs(NamedTuple):
 
 
 def token_logprobs(hidden: Tensor, head: nn.Linear, tokens: Tensor, topk_ids: Tensor, chunk: int, softcap: float | None = None):
-    """hidden [N, H], tokens [N], topk_ids [N, K] → TokenLogprobs. `softcap` c: logits become c·tanh(logits/c) (Gemma)."""
+    """Log-probs of tokens [N] and topk_ids [N, K] from hidden [N, H]. `softcap` c: logits become c·tanh(logits/c) (Gemma)."""
     return TokenLogprobs(*_ChunkedLogprobs.apply(hidden, head.weight, head.bias, tokens, topk_ids, chunk, softcap))
 
 
@@ -57,8 +58,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         logits_of = _Logits(weight, bias, ctx.dtype, min(ctx.chunk, len(hidden)))
         for part in _chunks(len(hidden), ctx.chunk):
             logits = logits_of(hidden[part])
-            grad, own = logits_of.run(logit_gradients)(logits, tokens[part], normaliser[part], grad_logprobs[part], ctx.softcap)
-            grad = grad.to(ctx.dtype).scatter_(-1, tokens[part, None], own.to(ctx.dtype))
+            gradients = logits_of.run(logit_gradients)
+            grad, token_grad = gradients(logits, tokens[part], normaliser[part], grad_logprobs[part], ctx.softcap)
+            grad = grad.to(ctx.dtype).scatter_(-1, tokens[part, None], token_grad.to(ctx.dtype))
             grad_hidden[part] = grad @ logits_of.weight
             _add_product(grad_weight, grad.T, hidden[part].to(ctx.dtype))
             if bias is not None:
@@ -67,7 +69,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
 
 def token_scores(logits: Tensor, tokens: Tensor, topk_ids: Tensor, softcap: float | None, scratch: Tensor | None):
-    """Of logits [n, V], float32 ones written over: log-probs [n] and [n, K], entropy [n], normaliser [n] (log of the sum)."""
+    """Log-probs of tokens [n] and of topk_ids [n, K], entropy [n] and normaliser log Σ exp(logits) [n], from logits [n, V].
+
+    float32 logits are overwritten. The exponentials go to `scratch` [n, V], or to new memory if it is None.
+    """
     logits = _capped(logits.float(), softcap)
     largest = logits.amax(-1, keepdim=True)
     logits -= largest
@@ -81,15 +86,19 @@ def token_scores(logits: Tensor, tokens: Tensor, topk_ids: Tensor, softcap: floa
 
 
 def logit_gradients(logits: Tensor, tokens: Tensor, normaliser: Tensor, grad_logprobs: Tensor, softcap: float | None):
-    """The gradient by logits [n, V], in their memory, and apart from it that by the tokens' own ones [n, 1], to be put in."""
+    """Gradient with respect to the logits, from the gradient with respect to the tokens' log-probs, g = grad_logprobs [n].
+
+    ∂/∂logit_v = g (1[v = token] − p_v), times 1 − tanh² under a softcap. Returns −g p_v for all ids [n, V], written over the
+    logits, and separately the entries of the tokens themselves [n, 1], which the caller has to put in their places.
+    """
     capped, weight = _capped(logits.float(), softcap), grad_logprobs[:, None]
     slope = 1 - (capped / softcap).square() if softcap else None
     grad = capped.sub_(normaliser[:, None]).exp_().mul_(-weight)
-    own = grad.gather(-1, tokens[:, None]) + weight
+    token_grad = grad.gather(-1, tokens[:, None]) + weight
     if slope is not None:
-        own *= slope.gather(-1, tokens[:, None])
+        token_grad *= slope.gather(-1, tokens[:, None])
         grad *= slope
-    return logits.copy_(grad), own
+    return logits.copy_(grad), token_grad
 
 
 def _capped(logits: Tensor, softcap: float | None) -> Tensor:
@@ -98,13 +107,13 @@ def _capped(logits: Tensor, softcap: float | None) -> Tensor:
 
 @cache
 def compiled(function: Callable) -> Callable:
-    """One or two readings of bfloat16 logits in place of a dozen passes over them and over float32 copies."""
+    """`function` compiled: it reads bfloat16 logits once or twice, in place of a dozen passes over them and float32 copies."""
     return torch.compile(function)
 
 
 @cache
 def can_compile() -> bool:
-    """Triton builds its launchers with a C compiler and Python's headers."""
+    """True if a C compiler and Python's headers are installed, which Triton needs to build its launchers; else log a warning."""
     compiler, header = os.environ.get("CC") or which("gcc") or which("clang"), Path(get_path("include")) / "Python.h"
     if compiler and header.is_file():
         return True
@@ -113,8 +122,10 @@ def can_compile() -> bool:
 
 
 class _Logits:
-    """Logits [n, V] of one chunk after the other, each in the same memory: at a large vocabulary the system takes
-    longer to hand out fresh pages than the arithmetic does."""
+    """Computes the logits [n, V] of one chunk after the other in the same memory.
+
+    With a large vocabulary, the system takes longer to allocate fresh pages than the arithmetic takes.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, rows: int):
         self.weight, self.dtype = weight.to(dtype), dtype
@@ -124,6 +135,7 @@ class _Logits:
 
     @cached_property
     def widened(self) -> Tensor:
+        """The buffer of the logits that are handed out: in float32, unless a compiled kernel converts them itself."""
         return self.product if self.fused or self.dtype == torch.float32 else torch.empty_like(self.product, dtype=torch.float32)
 
     @cached_property
@@ -131,7 +143,7 @@ class _Logits:
         return torch.empty_like(self.widened)
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Of hidden [n, H]; the next call writes over it. float32, except where a kernel does that on its way."""
+        """Logits of hidden [n, H], which the next call overwrites. In float32, unless a compiled kernel converts them itself."""
         rows = slice(len(hidden))
         product = torch.mm(hidden.to(self.dtype), self.weight.T, out=self.product[rows])
         if self.bias is not None:
@@ -146,13 +158,13 @@ class _Logits:
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
-    """Of the matrix product: autocast's where it is on, else that of the hidden states."""
-    kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    """The dtype of the matrix product: autocast's if autocast is on, else that of the hidden states."""
+    device_type = hidden.device.type
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else hidden.dtype
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, in float32; in place where the device can, as [V, H] is large."""
+    """total += left @ right, summed in float32; without a temporary [V, H] where the device allows, as it is large."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     elif total.is_cuda:

@@ -1,6 +1,6 @@
-"""The learner: log-probs, the rule's decision, the one loss, and the optimizer. The same for every method.
+"""The learner computes log-probs, the rule's decision and the loss, and steps the optimizer. It is the same for every method.
 
-A rule sees detached tensors and answers with weights; everything that carries gradient is here.
+A rule sees detached tensors and returns weights; everything that carries a gradient is here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Score = Callable[[str, str], Tensor]
 
 @dataclass
 class Scored:
-    """A micro-batch as the learner sees it, [b, T]; only `logprobs` carries gradient."""
+    """The learner's scores of a micro-batch, [b, T]; only `logprobs` carries a gradient."""
 
     logprobs: Tensor
     topk_logprobs: Tensor  # [b, T, K]
@@ -38,7 +38,7 @@ class Scored:
 
 @dataclass
 class Decided:
-    """A micro-batch with the rule's decision and the scores of the trust metrics; all detached."""
+    """A micro-batch with the rule's decision and the scores that the trust metrics need; all detached."""
 
     batch: TokenBatch
     decision: Decision
@@ -49,18 +49,21 @@ class Decided:
 
 @dataclass
 class Update:
-    """One optimizer step, of all ranks together."""
+    """The results of one optimizer step, over all ranks."""
 
     decided: list[Decided]  # of the whole minibatch on the first rank; empty on the others
     loss: float
     grad_norm: float
     skipped: bool  # the loss or the gradient was not finite
-    num_positions: int  # computed, padding included
+    num_positions: int  # positions computed, padding included
 
 
 class Learner:
-    """One for any number of ranks. Each computes its share of a minibatch's rows with the denominators of the whole; what is
-    reduced over ranks is the gradient (harness/learning/sharded.py), the loss and what the metrics look at."""
+    """Trains a model by a rule, on any number of ranks. `horizon` is the longest response that the run allows.
+
+    Each rank computes its share of a minibatch's rows with the denominators of the whole minibatch. The gradient
+    (harness/learning/sharded.py) and the loss are summed over the ranks; the inputs of the metrics are gathered on the first.
+    """
 
     def __init__(
         self,
@@ -69,8 +72,8 @@ class Learner:
         config: TrainConfig,
         horizon: int,
         ranks: Ranks = ALONE,
-        recompute: bool = False,  # activations, in the backward pass
-        offload: bool = False,  # the optimizer's moments, to host memory
+        recompute: bool = False,  # recompute activations in the backward pass
+        offload: bool = False,  # keep the optimizer's moments in host memory
     ):
         self.model, self.rule, self.config, self.horizon, self.ranks = model, rule, config, horizon, ranks
         self.scorer = Scorer(model, config.logprob_chunk, ranks)
@@ -86,12 +89,12 @@ class Learner:
 
     @property
     def stepped(self) -> dict[str, Tensor]:
-        """What the optimizer steps, by the parameter's name: the parameter, or its copy in host memory."""
+        """The tensors that the optimizer updates, by parameter name: the parameters, or their copies in host memory."""
         names = [name for name, _ in self.model.named_parameters()]
         return dict(zip(names, self.optimizer.param_groups[0]["params"], strict=True))
 
     def update(self, minibatch: Experience, timer: Timer, keep_pairs: bool = False) -> Update:
-        """Accumulate the gradient of a whole minibatch, then take one optimizer step unless it is not finite."""
+        """Accumulate the gradient of a whole minibatch and take one optimizer step, unless loss or gradient is not finite."""
         totals = Totals.of(minibatch.mask)
         indices, num_idle = self.share(minibatch)
         parts = [minibatch.rows(index).to(self.ranks.device) for index in indices]
@@ -108,8 +111,8 @@ class Learner:
             if not keep_pairs:
                 decided[-1].pair = None
         with timer("forward_backward"):
-            for nothing in self.idle(minibatch, num_idle):
-                nothing.logprobs.sum().backward()
+            for empty in self.idle(minibatch, num_idle):
+                empty.logprobs.sum().backward()
         with timer("optimizer"):
             loss = self.ranks.sum(loss)
             grad_norm, skipped = self.step(loss)
@@ -117,21 +120,22 @@ class Learner:
         return Update(self.collect(decided), loss, grad_norm, skipped, num_positions)
 
     def share(self, batch: Experience) -> tuple[list[Tensor], int]:
-        """Row indices of this rank's micro-batches, and how many fewer they are than those of the rank that has most."""
+        """Row indices of this rank's micro-batches, and how many more micro-batches the rank with the most of them has."""
         split = [microbatches(batch, self.config.token_budget, rank, self.ranks.size) for rank in range(self.ranks.size)]
-        own = split[self.ranks.rank]
-        return own, max(map(len, split)) - len(own)
+        indices = split[self.ranks.rank]
+        return indices, max(map(len, split)) - len(indices)
 
     def idle(self, batch: Experience, count: int) -> Iterator[Scored]:
-        """Passes over nothing: layers are gathered by all ranks together, so all of them pass equally often."""
+        """Make `count` passes with an empty response mask: ranks gather layers together, so all make equally many passes."""
         for _ in range(count):
             yield self.score(batch.rows(torch.tensor([0])).without_tokens().to(self.ranks.device))
 
     def collect(self, decided: list[Decided]) -> list[Decided]:
-        return [j for part in self.ranks.gather_to_first(on_device(decided, "cpu")) for j in part]
+        """The decided micro-batches of all ranks on the first rank, on the CPU; [] on the others."""
+        return [part for rank in self.ranks.gather_to_first(on_device(decided, "cpu")) for part in rank]
 
     def score(self, part: Experience) -> Scored:
-        """One forward pass. Right padding needs no attention mask: no valid token attends to what comes after it."""
+        """Score a micro-batch in one forward pass. Right padding needs no attention mask: no token attends to later ones."""
         # the state at position j predicts token j + 1
         column = torch.arange(part.inputs.shape[1], device=part.inputs.device) + 1
         predicts = (column >= part.prompt_lengths[:, None]) & (column < (part.prompt_lengths + part.lengths)[:, None])
@@ -141,6 +145,7 @@ class Learner:
 
     @torch.no_grad()
     def decide(self, part: Experience, scored: Scored, decision: Decision | None = None) -> Decided:
+        """Ask the rule about a scored micro-batch, unless its `decision` is given."""
         pair = PolicyPair(
             part.tokens,
             scored.logprobs,
@@ -157,6 +162,7 @@ class Learner:
         return Decided(batch, decision or self.rule(batch), shared, scored.entropy, pair)
 
     def backward(self, decided: Decided, logprobs: Tensor, totals: Totals) -> float:
+        """Add a micro-batch's gradient to the parameters' gradients; returns its loss."""
         batch = decided.batch
         scale = token_scale(batch.mask, self.config.aggregation, totals, self.horizon)
         loss = surrogate_loss(logprobs, batch.advantages, decided.decision, batch.mask, scale)
@@ -165,18 +171,21 @@ class Learner:
 
     @torch.no_grad()
     def decide_together(self, minibatch: Experience, parts: list[Experience], num_idle: int, timer: Timer) -> list[Decision]:
-        """For rules that look at the whole minibatch: an extra pass, then one decision cut back into micro-batches."""
+        """Decisions of a rule with minibatch scope: an extra pass, then one decision, split back into micro-batches."""
         with timer("minibatch_pass"):
             batches = [self.decide(part, self.score(part), decision=Decision(*[torch.zeros(())] * 2)).batch for part in parts]
             list(self.idle(minibatch, num_idle))
             by_rank = self.ranks.gather(on_device(batches, "cpu"))
-            everything = [batch for rank in by_rank for batch in rank]
-            decisions = split_decision(self.rule(join_batches(everything)), everything)
+            all_batches = [batch for rank in by_rank for batch in rank]
+            decisions = split_decision(self.rule(join_batches(all_batches)), all_batches)
             start = sum(map(len, by_rank[: self.ranks.rank]))
             return on_device(decisions[start : start + len(parts)], self.ranks.device)
 
     def step(self, loss: float) -> tuple[float, bool]:
-        """Clip and step; a non-finite loss or gradient changes nothing but the counter."""
+        """Clip the gradient and step. Returns its norm before clipping, and True if the step was skipped.
+
+        A non-finite loss or gradient skips the step; only num_updates changes then.
+        """
         norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
         skipped = not (torch.isfinite(norm) and torch.isfinite(torch.tensor(loss)))
         if not skipped:
@@ -193,7 +202,7 @@ class Learner:
 
     @torch.no_grad()
     def logprobs(self, experience: Experience) -> tuple[Tensor, Tensor]:
-        """Log-probs [N, T] and top-k log-probs [N, T, K] of all rows with the present weights, without gradient."""
+        """Log-probs [N, T] and top-k log-probs [N, T, K] of all rows under the current weights, without gradient."""
         indices, num_idle = self.share(experience)
         scored = [on_device(self.score(experience.rows(index).to(self.ranks.device)), "cpu") for index in indices]
         list(self.idle(experience, num_idle))
@@ -210,7 +219,7 @@ class Learner:
 
 
 def token_batch(rule: Rule, pair: PolicyPair, score: Score, advantages: Tensor, response_key: Tensor, horizon: int) -> TokenBatch:
-    """What `rule` looks at; advantages and response_key [B]. score(name, topk_set) gives a divergence of the pair, [B, T]."""
+    """The TokenBatch that `rule` needs. advantages, response_key: [B]; score(name, topk_set) gives a divergence of the pair."""
     return TokenBatch(
         pair.logprobs,
         pair.rollout_logprobs,
@@ -224,7 +233,7 @@ def token_batch(rule: Rule, pair: PolicyPair, score: Score, advantages: Tensor, 
 
 
 def join_batches(batches: list[TokenBatch]) -> TokenBatch:
-    """Micro-batches under one another, padded to the widest."""
+    """Concatenate the rows of micro-batches, padded to the widest."""
     width = max(batch.mask.shape[1] for batch in batches)
 
     def stack(name: str) -> Tensor | None:
@@ -240,7 +249,7 @@ def join_batches(batches: list[TokenBatch]) -> TokenBatch:
 
 
 def split_decision(decision: Decision, batches: list[TokenBatch]) -> list[Decision]:
-    """The inverse of join_batches for what the rule said."""
+    """Split the decision on joined batches into one for each batch: the inverse of join_batches."""
     parts, start = [], 0
     for batch in batches:
         rows, width = slice(start, start + len(batch.mask)), batch.mask.shape[1]

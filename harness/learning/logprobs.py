@@ -1,4 +1,4 @@
-"""Log-probs of given tokens by a causal LM."""
+"""Log-probs of given tokens under a causal language model."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from harness.distributed import ALONE, Ranks
 from harness.learning.head import TokenLogprobs, token_logprobs
 
-SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")  # what the model families call it
+SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")  # the scale's name in the configs of different model families
 
 
 class Scorer(nn.Module):
-    """A causal LM whose forward gives the log-probs of given tokens, not logits. ValueError for a head of an unknown kind."""
+    """A causal LM whose forward returns log-probs of given tokens instead of logits. ValueError for an unknown kind of head."""
 
     def __init__(self, model: nn.Module, chunk: int, ranks: Ranks = ALONE):
         super().__init__()
         self.model, self.chunk = model, chunk
         self.softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        self.scale = ranks.on_first(lambda: head_scale(model, self.softcap))  # the others hold no weights yet
+        self.scale = ranks.on_first(lambda: head_scale(model, self.softcap))  # the other ranks hold no weights yet
 
     def forward(self, inputs: Tensor, predicts: Tensor, tokens: Tensor, topk_ids: Tensor) -> TokenLogprobs:
         """inputs [b, L] token ids; predicts [b, L] bool, the N positions that predict `tokens` [N]; topk_ids [N, K]."""
@@ -29,9 +29,10 @@ class Scorer(nn.Module):
 
 @torch.no_grad()
 def head_scale(model: nn.Module, softcap: float | None) -> float:
-    """What a model multiplies its hidden states by before its head (Granite, Cohere, …); 1 for most.
+    """The factor by which a model scales its hidden states before its head (Granite, Cohere, …); 1 for most models.
 
-    A family may divide by the number that another multiplies by: the one is taken that gives the model's own logits.
+    Some families multiply by the number in their config and others divide by it. Both are tried, and the factor that reproduces
+    the model's own logits is returned. ValueError if none does.
     """
     config = model.config.get_text_config()
     ids = torch.arange(min(8, config.vocab_size), device=model.device)[None]
@@ -39,9 +40,9 @@ def head_scale(model: nn.Module, softcap: float | None) -> float:
     named = [scale for name in SCALES if (scale := getattr(config, name, None))]
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
     for scale in (1.0, *named, *(1 / scale for scale in named)):
-        own = model.get_output_embeddings()(hidden * scale).float()
-        own = own if softcap is None else softcap * (own / softcap).tanh()
-        if (own - logits).abs().max() <= tolerance * logits.abs().max():
+        recomputed = model.get_output_embeddings()(hidden * scale).float()
+        recomputed = recomputed if softcap is None else softcap * (recomputed / softcap).tanh()
+        if (recomputed - logits).abs().max() <= tolerance * logits.abs().max():
             return scale
     raise ValueError(
         f"model.path: the logits of {type(model).__name__} are not its output embeddings times its last hidden state, "

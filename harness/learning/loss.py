@@ -16,7 +16,7 @@ from methods import Decision
 
 @dataclass
 class Totals:
-    """What a minibatch holds, over all its micro-batches and data-parallel ranks."""
+    """Counts over a whole minibatch: all its micro-batches on all data-parallel ranks."""
 
     num_tokens: float
     num_responses: float  # with at least one valid token
@@ -28,7 +28,7 @@ class Totals:
         return cls(int(lengths.sum()), int((lengths > 0).sum()))
 
 
-# Each gives the factor of a token's loss. lengths: [B, 1] valid tokens per row; horizon: the longest response the run allows.
+# Each function gives the factor of a token's loss. lengths: [B, 1] valid tokens per row; horizon: the longest allowed response.
 AGGREGATIONS = {
     "token-mean": lambda lengths, totals, horizon: 1 / max(totals.num_tokens, 1),
     "seq-mean-token-sum": lambda lengths, totals, horizon: 1 / max(totals.num_responses, 1),
@@ -47,7 +47,7 @@ def token_scale(mask: Tensor, aggregation: str, totals: Totals, horizon: int, dt
 
 
 def surrogate_loss(logprobs: Tensor, advantages: Tensor, decision: Decision, mask: Tensor, scale: Tensor) -> Tensor:
-    """−Σ A · weight · keep · scale · log π over valid tokens; only log π carries gradient. All [B, T]; a scalar."""
+    """−Σ A · weight · keep · scale · log π over valid tokens, a scalar; only log π carries a gradient. All inputs are [B, T]."""
     masked = ~mask.bool()
     coefficient = (advantages * decision.weight * decision.keep * scale).detach().masked_fill(masked, 0.0)
     return -(coefficient * logprobs.masked_fill(masked, 0.0)).sum()

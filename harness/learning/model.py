@@ -1,4 +1,4 @@
-"""Models and tokenizers from the embedded default, a local folder or the hub; prompts to token ids."""
+"""Loads models and tokenizers (embedded ones, from a local folder or from the hub) and encodes prompts as token ids."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from evals.records import Problem
 from harness.settings.config import ModelConfig
 
 BUILTIN = "builtin:"
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # what the model families call it
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # names in the configs of different model families
 FINGERPRINTED = ("*.safetensors", "*config.json", "*token*.json", "vocab*", "merges.txt", "chat_template*")
 
 
 def model_folder(path: str) -> str:
-    """builtin:chain → the folder in the package; anything else as it is."""
+    """The folder of a built-in model (builtin:chain) inside the package; any other path unchanged."""
     if path.startswith(BUILTIN):
         return str(files("harness") / "assets" / path.removeprefix(BUILTIN))
     return path
 
 
 def check_model(config: ModelConfig) -> None:
-    """A path must exist and hold a config.json; a hub id looks like org/name and is left to the hub."""
+    """ValueError unless model.path is a folder with a config.json, or looks like a hub id (org/name; the hub is not asked)."""
     folder = Path(model_folder(config.path))
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -39,7 +39,7 @@ def check_model(config: ModelConfig) -> None:
 
 @cache
 def model_fingerprint(path: str, revision: str | None) -> str:
-    """A local model by the content of its weights, config, tokenizer and end tokens; a hub model by id and revision."""
+    """A model's identity: a hash of its weights, configs (end tokens too) and tokenizer files; for a hub model id@revision."""
     folder = Path(model_folder(path))
     if not folder.is_dir():
         return f"{path}@{revision or 'main'}"
@@ -59,7 +59,10 @@ def load_tokenizer(path: str, revision: str | None = None):
 
 
 def load_model(config: ModelConfig, with_weights: bool = True) -> torch.nn.Module:
-    """A fresh causal LM, on the CPU; never remote code. Without weights: untouched memory, for a rank that is sent its shards."""
+    """A new causal LM on the CPU; remote code is never run.
+
+    Without weights its memory is not initialised: for a rank that will receive its shards from the first rank.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
     from transformers.utils.logging import disable_progress_bar
@@ -79,12 +82,12 @@ def load_model(config: ModelConfig, with_weights: bool = True) -> torch.nn.Modul
 
 
 def num_experts(config) -> int:
-    """Of each layer of a mixture of experts, by a text model's config; 0 for a dense one."""
+    """Experts in each layer of a mixture of experts, from a text model's config; 0 for a dense model."""
     return next((count for name in EXPERT_COUNTS if (count := getattr(config, name, None))), 0)
 
 
 def load_generation_config(path: str, revision: str | None):
-    """What generation_config.json declares, or without one what the model's config does; no weights are read."""
+    """The model's generation_config.json, or one derived from its config if there is none; no weights are read."""
     from transformers import AutoConfig, GenerationConfig
 
     try:
@@ -104,7 +107,7 @@ def stop_token_ids(generation_config, tokenizer) -> list[int]:
 
 
 def prompt_texts(problems: Sequence[Problem], template: str, tokenizer, chat_template: bool) -> list[str]:
-    """What is tokenised: each problem in the template, and with `chat_template` as a user's turn in the tokenizer's own."""
+    """The texts to tokenise: each problem in `template`, and with `chat_template` as a user's turn in the tokenizer's."""
     texts = [render(template, problem.text) for problem in problems]
     if not chat_template:
         return texts
@@ -132,7 +135,7 @@ def encode_prompts(problems: Sequence[Problem], template: str, tokenizer, chat_t
 
 
 def prompt_record(template: str, model: ModelConfig, tokenizer) -> dict:
-    """What stands around every problem and what ends a response, for config.json and the doctor."""
+    """The templates around every problem and the tokens that end a response, for config.json and the doctor."""
     stops = stop_token_ids(load_generation_config(model.path, model.revision), tokenizer)
     chat = json.dumps(tokenizer.chat_template) if model.chat_template else None
     return {

@@ -1,4 +1,4 @@
-"""AdamW, with its moments beside the weights or in host memory."""
+"""AdamW with its moments in host memory instead of beside the weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.distributed.tensor import DTensor
 
 
 class HostAdamW(torch.optim.AdamW):
-    """Steps copies of the weights in host memory, where the moments stay: gradients come there, weights go back.
+    """AdamW on copies of the weights in host memory, where its moments stay: gradients are copied there, weights copied back.
 
-    The same arithmetic on the same numbers: a step differs from AdamW's by the device's rounding, on a CPU by nothing.
+    The arithmetic is AdamW's: on a CPU a step gives the same bits, on a GPU it differs by the device's rounding.
     """
 
     def __init__(self, parameters: Iterable[Tensor], *settings, **options):
@@ -37,7 +37,7 @@ class HostAdamW(torch.optim.AdamW):
 
 
 def on_host(value: Tensor) -> Tensor:
-    """A copy in host memory, divided over the ranks as `value` is."""
+    """A copy of `value` in host memory, sharded over the ranks as `value` is."""
     copy = local(value).detach().to("cpu", copy=True)
     if not isinstance(value, DTensor):
         return copy
@@ -46,4 +46,5 @@ def on_host(value: Tensor) -> Tensor:
 
 
 def local(value: Tensor) -> Tensor:
+    """This rank's shard of `value`; `value` itself if it is not sharded."""
     return value.to_local() if isinstance(value, DTensor) else value
