@@ -173,7 +173,8 @@ class Learner:
     def decide_together(self, minibatch: Experience, parts: list[Experience], num_idle: int, timer: Timer) -> list[Decision]:
         """Decisions of a rule with minibatch scope: an extra pass, then one decision, split back into micro-batches."""
         with timer("minibatch_pass"):
-            batches = [self.decide(part, self.score(part), decision=Decision(*[torch.zeros(())] * 2)).batch for part in parts]
+            placeholder = Decision(torch.zeros(()), torch.zeros(()))  # the rule is asked once, below
+            batches = [self.decide(part, self.score(part), placeholder).batch for part in parts]
             list(self.idle(minibatch, num_idle))
             by_rank = self.ranks.gather(on_device(batches, "cpu"))
             all_batches = [batch for rank in by_rank for batch in rank]

@@ -1,8 +1,8 @@
-"""SDPA that leaves grouped KV heads grouped when one token is decoded.
+"""An SDPA implementation that does not copy grouped KV heads when one token is decoded.
 
 With a mask on a CPU, transformers' own SDPA path first copies every key and value to all query heads that share them; that
-copy is half of a small model's decoding time. A one-token query needs none: its heads become the query positions of their
-shared KV head. Everything else goes the usual way.
+copy is half of a small model's decoding time. A one-token query needs no copy: the query heads that share a KV head are passed
+as query positions of that head. All other calls go to transformers' own path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NAME = "sdpa_grouped"
 
 
 def register() -> str:
-    """Make the implementation known to transformers; its name for `attn_implementation=`."""
+    """Register the implementation with transformers; returns its name for `attn_implementation=`."""
     AttentionInterface.register(NAME, grouped_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     return NAME

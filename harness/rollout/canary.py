@@ -1,8 +1,8 @@
-"""Do engine and learner hold the same weights, and how far apart do they compute? docs/rollouts.md
+"""Checks that engine and learner hold the same weights, and measures how far apart their log-probs are. See docs/rollouts.md.
 
-Two checks. After every push an engine with weights of its own answers a few prompts, and the learner's model scores the
-answers: weights that did not arrive are found before anything is sampled from them. And at each step fresh responses are
-scored by the learner before it moves: `mismatch/*`, with gates that warn, mark the run, or stop it.
+There are two checks. After every push, an engine with its own copy of the weights answers a few prompts and the learner's model
+scores the answers, so that weights that did not arrive are found before anything is sampled from them. At each step, the learner
+scores fresh responses before its update: this gives the metrics `mismatch/*`, with limits that warn, mark the run, or stop it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class MismatchError(RuntimeError):
-    """Engine and learner are not the same policy."""
+    """Raised when engine and learner are not the same policy."""
 
 
 def check_push(
@@ -35,9 +35,9 @@ def check_push(
     config: MismatchConfig,
     score: Callable[[Rollout], Tensor] | None = None,
 ) -> None:
-    """MismatchError unless the engine's log-probs of its own answers to `prompts` are those of `model`.
+    """Raise MismatchError unless the engine's log-probs of its own answers to `prompts` agree with those of `model`.
 
-    `score` computes the latter for a model that is divided over ranks, which cannot be called by itself.
+    `score` computes the latter if the model is sharded over ranks, since it cannot be called directly then.
     """
     if engine.shared:
         return
@@ -57,27 +57,27 @@ def check_push(
 
 
 def learner_logprobs(learner: Learner, rollout: Rollout) -> Tensor:
-    """Of all tokens of the responses, flat, as the learner computes them."""
+    """The learner's log-probs of all response tokens, flat [number of tokens]."""
     experience = as_experience(rollout, len(rollout.tokens))
     return learner.logprobs(experience)[0][experience.mask]
 
 
 def as_experience(rollout: Rollout, num_rows: int) -> Experience:
-    """The first responses, with nothing to learn from them."""
+    """The first num_rows responses as an Experience with advantages of 0: for scoring, not for learning."""
     rows = torch.arange(len(rollout.tokens)) < num_rows
     return build_experience(rollout, torch.zeros(len(rows)), rows, [0] * len(rows))
 
 
 @torch.no_grad()
 def model_logprobs(model: nn.Module, rollout: Rollout) -> Tensor:
-    """The same from a whole model's logits, without a learner."""
+    """Log-probs of all response tokens, flat [number of tokens], from the logits of an unsharded model."""
     prompts = [ids[:length].tolist() for ids, length in zip(rollout.prompts, rollout.prompt_lengths, strict=True)]
     pairs = zip([prompt for prompt in prompts for _ in range(rollout.group_size)], rollout.responses(), strict=True)
     return torch.cat([response_logprobs(model, prompt, response) for prompt, response in pairs])
 
 
 def response_logprobs(model: nn.Module, prompt: list[int], response: list[int]) -> Tensor:
-    """[T] on the CPU: one response alone, so that no padding is involved."""
+    """Log-probs [T] of one response, on the CPU; it is scored alone, so that no padding is involved."""
     was_training = model.training
     ids = torch.tensor([prompt + response], device=model.device)
     logits = model.eval()(ids, logits_to_keep=len(response) + 1, use_cache=False).logits[0, :-1]
@@ -86,7 +86,10 @@ def response_logprobs(model: nn.Module, prompt: list[int], response: list[int]) 
 
 
 def score_fresh(rollout: Rollout, learner: Learner, num_rows: int, engine: RolloutEngine | None = None) -> dict[str, float]:
-    """mismatch/* of the first num_rows responses, which `engine` has sampled with the weights that the learner holds."""
+    """The mismatch/* metrics of the first num_rows responses, with mismatch/routing if `engine` is given.
+
+    MismatchError unless the responses were sampled with the weights that the learner holds.
+    """
     if int(rollout.weight_version) != learner.num_updates:
         raise MismatchError(
             f"responses of weight version {int(rollout.weight_version)} came where the learner is at {learner.num_updates}: "
@@ -108,7 +111,7 @@ def gate_limits(config: MismatchConfig, model: nn.Module) -> dict[str, float]:
 
 
 def breaches(metrics: dict[str, float], limits: dict[str, float]) -> list[str]:
-    """What is beyond its limit (or not a number), in words.
+    """A phrase for each metric that is above its limit or is NaN.
 
     >>> breaches({"mismatch/k3": 1e-3}, {"mismatch/k3": 5e-4})
     ['mismatch/k3 is 0.001, above 0.0005']
@@ -117,12 +120,12 @@ def breaches(metrics: dict[str, float], limits: dict[str, float]) -> list[str]:
 
 
 def gate(metrics: dict[str, float], limits: dict[str, float], config: MismatchConfig, step: int) -> str | None:
-    """Warn, or stop with a MismatchError, if a limit is exceeded; what was exceeded, for a run that is to be marked."""
-    found = "; ".join(breaches(metrics, limits))
-    if not found:
+    """Warn if a limit is exceeded, or raise MismatchError with mismatch.action=stop. Returns what was exceeded, or None."""
+    exceeded = "; ".join(breaches(metrics, limits))
+    if not exceeded:
         return None
-    message = f"step {step}: engine and learner disagree at equal weights: {found} (mismatch.action={config.action})"
+    message = f"step {step}: engine and learner disagree at equal weights: {exceeded} (mismatch.action={config.action})"
     if config.action == "stop":
         raise MismatchError(message)
     log.warning("%s", message)
-    return found
+    return exceeded

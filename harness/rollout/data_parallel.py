@@ -1,4 +1,4 @@
-"""Sampling divided over ranks."""
+"""Data-parallel sampling: the prompts are divided over the ranks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from harness.rollout.records import Rollout, RolloutEngine, Sampling, join
 
 
 class DataParallelEngine:
-    """The engines of all ranks as one: each samples the responses to its share of the prompts, and all get all of them.
+    """Makes one engine of all ranks' engines: each samples the responses to its share of the prompts, and all get all of them.
 
-    A response depends on its own seed, whoever samples it: tokens are those of one rank but for draws that float rounding flips.
+    A response depends on its own seed, whichever rank samples it. So the tokens are those of a single rank, except where float
+    rounding changes a draw.
     """
 
     def __init__(self, engine: RolloutEngine, ranks: Ranks):
@@ -31,5 +32,5 @@ class DataParallelEngine:
         self.engine.push(model, version)
 
     def __getattr__(self, name: str):
-        """What else an engine has: its precision, its version, sleep and close."""
+        """Pass everything else (dtype, version, sleep, close, …) to this rank's engine."""
         return getattr(self.engine, name)

@@ -2,7 +2,7 @@
 
 Each prompt is encoded once for its whole group; finished rows leave the batch; sampling inverts the cumulative
 distribution with one uniform number per position from the row's own generator, so a response depends on its seed and
-the weights only (up to float rounding, never on the batch around it).
+the weights only, not on the batch around it (up to float rounding).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad, pad_to, uniforms
 
 ALIVE_SHARE = 0.85  # below this share of unfinished rows the cache is compacted
-LEAST_ROOM, ROOM_PART = 4, 16  # a layer's buffers have room for this many tokens more, or for this part of those they hold
+LEAST_ROOM, ROOM_PART = 4, 16  # a buffer for n tokens has room for max(LEAST_ROOM, n // ROOM_PART) more
 
 
 class TransformersEngine:
-    """Decodes with the learner's own module where it is whole and of equal precision, with a copy of its own otherwise."""
+    """Decodes with the learner's own module if it is not sharded and has the rollout's precision, otherwise with a copy."""
 
     router_replay = False
 
@@ -46,21 +46,21 @@ class TransformersEngine:
 
     @torch.no_grad()
     def routing(self, prompts: list[list[int]], responses: list[list[int]]) -> list[Tensor]:
-        """Replayed as sampling computes: the prompt at once, then one token after the other."""
+        """Replay the responses as they were sampled, the prompt at once and then token by token, and record the experts."""
         tokens, lengths = pad(responses)
         decoder = _Decoder(self.model, prompts, 1, tokens.shape[1])
         decoder.prefill()
         with recorded_routing(self.model) as calls:
             for column in tokens.T.to(self.model.device):
                 decoder.step(column)
-        chosen = torch.stack([torch.stack(own, 1) for own in calls], 2)  # [rows, tokens, routers, k]
+        chosen = torch.stack([torch.stack(ids, 1) for ids in calls], 2)  # [rows, tokens, routers, k]
         return [row[:length] for row, length in zip(chosen, lengths.tolist(), strict=True)]
 
     def sleep(self) -> None:
-        """The cache is freed after each batch anyway."""
+        """Do nothing: the cache is freed after each batch anyway."""
 
     def close(self) -> None:
-        """Nothing to free but the model."""
+        """Do nothing: the engine holds nothing but the model."""
 
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
@@ -76,7 +76,7 @@ class TransformersEngine:
         return self._join(prompts, chunks, torch.tensor(rows).argsort())
 
     def _decode(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> dict[str, Tensor]:
-        """One chunk of whole groups, from prefill to the last end token."""
+        """Decode one chunk of whole groups, from prefill to the last end token."""
         device, group = self.model.device, len(seeds) // len(prompts)
         decoder = _Decoder(self.model, prompts, group, sampling.max_response_length)
         random = uniforms(seeds, sampling.max_response_length).to(device)
@@ -103,7 +103,7 @@ class TransformersEngine:
         return out.tensors()
 
     def _join(self, prompts: list[list[int]], chunks: list[dict[str, Tensor]], order: Tensor) -> Rollout:
-        """The chunks' rows under one another, then in the order of the prompts."""
+        """Concatenate the chunks' rows and put them in the order of the prompts."""
         width = max(chunk["tokens"].shape[1] for chunk in chunks)
         names = ("tokens", "mask", "logprobs", "topk_ids", "topk_logprobs")
         merged = {name: torch.cat([pad_to(chunk[name], width) for chunk in chunks])[order] for name in names}
@@ -118,14 +118,14 @@ class TransformersEngine:
 
 
 def with_weights_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Buffers keep their precision: in bfloat16 the frequencies of rotary positions would be too coarse for long responses."""
+    """Cast the parameters in place. Buffers are left: rotary frequencies in bfloat16 would be too coarse for long responses."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
 
 
 def chunks_by_length(lengths: list[int], size: int) -> list[list[int]]:
-    """Indices in chunks of at most `size`; in a chunk no length is far above the shortest, or most of it would be padding."""
+    """Split indices into chunks of at most `size`. In a chunk, no length exceeds twice the shortest, which limits padding."""
     chunks: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if chunks and len(chunks[-1]) < size and lengths[index] <= 2 * lengths[chunks[-1][0]]:
@@ -161,7 +161,7 @@ class _Decoder:
         """Logits [rows, V] after one more token in each row."""
         self.length += 1
         mask = self.visible[:, : self.length]
-        if not self.sliding:  # as it is used: transformers need not build it again at every token
+        if not self.sliding:  # in its final shape, transformers need not build the mask at every token
             mask = mask[:, None, None]
         out = self.model(token[:, None], attention_mask=mask, position_ids=self.next_position, past_key_values=self.cache)
         self.next_position = self.next_position + 1
@@ -173,7 +173,7 @@ class _Decoder:
 
 
 class _Recorder:
-    """Where a chunk's tokens and log-probs are collected, [rows, T, …]; trimmed to the longest response at the end."""
+    """Collects a chunk's tokens and log-probs, [rows, T, …]; trims them to the longest response at the end."""
 
     def __init__(self, num_rows: int, sampling: Sampling, vocab_size: int, device: torch.device):
         length, self.k = sampling.max_response_length, min(sampling.top_k, vocab_size)
@@ -187,7 +187,7 @@ class _Recorder:
         self.truncated = torch.zeros(num_rows, dtype=torch.bool, device=device)
 
     def record(self, rows: Tensor, position: int, token: Tensor, logprobs: Tensor, finished: Tensor) -> None:
-        """Finished rows that have not left the batch yet write what the mask hides; zeroed at the end."""
+        """Record one position of all rows. Finished rows that are still in the batch are masked, and zeroed at the end."""
         self.tokens[rows, position] = token
         self.mask[rows, position] = ~finished
         self.logprobs[rows, position] = logprobs.gather(-1, token[:, None]).squeeze(-1)
@@ -210,7 +210,7 @@ class _Recorder:
 def sample(logprobs: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
     """Token ids [rows] by inverting the cumulative distribution of logprobs [rows, V] at uniform [rows] in [0, 1).
 
-    float64 sums: in float32 the tail of a large vocabulary would vanish.
+    The sums are in float64: in float32 the tail of a large vocabulary would vanish.
     """
     scaled = logprobs if temperature == 1.0 else torch.log_softmax(logprobs / temperature, -1)
     probs = scaled.double().exp()
@@ -229,10 +229,10 @@ def nucleus(probs: Tensor, top_p: float) -> Tensor:
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer's keys and values in buffers with room for a few more tokens, written in place and handed out as views.
+    """Stores a layer's keys and values in buffers with room for a few more tokens, written in place and returned as views.
 
-    Rows with room for whole responses would lie so far apart that a CPU fetches each anew: attention is up to three times
-    slower then than the copy into a larger buffer, now and then, costs.
+    When a buffer is full, it is copied into a larger one. Room for whole responses would need no copies, but its rows lie so far
+    apart in memory that a CPU fetches each with a delay, which makes decoding up to three times slower.
     """
 
     length = 0
@@ -257,7 +257,7 @@ class GrowingLayer(DynamicLayer):
         return self.length
 
     def _move(self, length: int, pick=lambda states: states) -> None:
-        """What `pick` takes of keys and values, into new buffers for `length` tokens and some more."""
+        """Copy pick(keys) and pick(values) into new buffers with room for `length` tokens and some more."""
         for name in ("keys", "values"):
             used = pick(getattr(self, name)[:, :, : self.length])
             rows, heads, _, head_dim = used.shape
@@ -274,7 +274,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def growing_cache(config) -> DynamicCache:
-    """A cache for models whose layers all attend to the whole prefix; other layer kinds keep transformers' own layers."""
+    """A cache of GrowingLayers for layers that attend to the whole prefix; other layers keep transformers' own cache layers."""
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -1,6 +1,6 @@
-"""Rollouts on their way to the learner: with rollout_lag k, step s learns from responses sampled k steps before.
+"""Queue of rollouts between engine and learner: with rollout.lag k, step s learns from responses sampled k steps earlier.
 
-The first k + 1 batches come from the initial weights. Batches wait here rather than old weights.
+The first k + 1 batches are sampled from the initial weights. Since the queue stores batches, no old weights have to be stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RolloutQueue:
         self.waiting, self.sampled = list(waiting), step + len(waiting)
 
     def take(self, step: int) -> tuple[Rollout, Rollout | None]:
-        """The batch that `step` learns from, and what was sampled just now with the present weights (None near the end)."""
+        """The batch that `step` learns from, and what this call sampled with the current weights (None near the end)."""
         last = min(step + self.config.rollout.lag, self.config.train.steps)
         steps = range(self.sampled + 1, last + 1)
         fresh = self._sample(steps) if steps else None
@@ -34,7 +34,7 @@ class RolloutQueue:
         return self.waiting.pop(0), fresh
 
     def _sample(self, steps: range) -> Rollout:
-        """All prompts of several steps side by side: the more rows, the cheaper each token."""
+        """Sample the responses of several steps as one batch: the more rows, the cheaper each token."""
         problems = [problem for step in steps for problem in self.problems(step)]
         seeds = [key for step in steps for key in self.keys(step)]
         return self.engine.generate(training_prompts(self.config, problems), seeds, training_sampling(self.config.rollout))
@@ -47,19 +47,19 @@ class RolloutQueue:
 
 
 def response_seeds(config: Config, step: int, problems: list[Problem]) -> list[int]:
-    """[B] the seed of each response: the same for every method, so that equal weights give equal tokens.
+    """[B] the seeds of the responses: the same for every method, so that equal weights give equal tokens.
 
-    A problem that comes again in the same step, as the problems of a small file do, gets responses of its own.
+    A problem that occurs again within a step (in a small file) gets other seeds, so that its responses differ.
     """
     seeds, seen = [], Counter()
     for problem in problems:
-        again = (seen[problem.id],) if seen[problem.id] else ()
+        repeat = (seen[problem.id],) if seen[problem.id] else ()
         seen[problem.id] += 1
         samples = range(config.train.group_size)
-        seeds += [request_seed(config.seed, "train", step, problem.id, *again, index) for index in samples]
+        seeds += [request_seed(config.seed, "train", step, problem.id, *repeat, index) for index in samples]
     return seeds
 
 
 def training_sampling(config: RolloutConfig) -> Sampling:
-    """Untempered and untruncated (RolloutConfig refuses anything else)."""
+    """Sampling settings of training: untempered and untruncated (RolloutConfig refuses anything else)."""
     return Sampling(config.max_response_length, top_k=config.top_k)

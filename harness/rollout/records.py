@@ -1,4 +1,7 @@
-"""What the rollout engines take and give. Axes as in methods/base.py: P prompts, G group, B = P·G, T, K."""
+"""The records that rollout engines take and return, and the engines' interface.
+
+Axes as in methods/base.py: P prompts, G responses per prompt, B = P·G responses, T response tokens, K ids of the top-k.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. Training uses temperature 1, top_p 1; top_k is how many log-probs are recorded, never a truncation."""
+    """Sampling settings. Training uses temperature 1 and top_p 1. top_k is the number of recorded ids and never truncates."""
 
     max_response_length: int
     temperature: float = 1.0
     top_p: float = 1.0
-    top_k: int = 0  # recorded ids of each position (the whole vocabulary when it is smaller); 0 records none
+    top_k: int = 0  # ids recorded at each position, the whole vocabulary if it is smaller; 0 records none
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Rollout:
     topk_ids: Tensor  # [B, T, K] int64
     topk_logprobs: Tensor  # [B, T, K] float32
     truncated: Tensor  # [B] bool: cut at the length limit
-    weight_version: Tensor  # [] int64: optimizer updates done when this was sampled
+    weight_version: Tensor  # [] int64: optimizer updates behind the weights that sampled
 
     @property
     def group_size(self) -> int:
@@ -72,7 +75,7 @@ class Rollout:
 
 
 def join(parts: list[Rollout], order: Tensor) -> Rollout:
-    """The prompts of all parts under one another, padded to the widest, then in this order [P]."""
+    """Concatenate the prompts of all parts with their responses, padded to the widest, and put the prompts in `order` [P]."""
     group = parts[0].group_size
     rows = (order[:, None] * group + torch.arange(group)).flatten()
 
@@ -89,7 +92,7 @@ def join(parts: list[Rollout], order: Tensor) -> Rollout:
 
 
 def pad_to(values: Tensor, width: int) -> Tensor:
-    """[n, w, …] → [n, width, …], with zeros."""
+    """[n, w, …] → [n, width, …], padded with zeros."""
     missing = width - values.shape[1]
     return torch.cat([values, values.new_zeros(len(values), missing, *values.shape[2:])], 1) if missing else values
 
@@ -97,29 +100,29 @@ def pad_to(values: Tensor, width: int) -> Tensor:
 class RolloutEngine(Protocol):
     """Samples responses with the weights of the last push."""
 
-    shared: bool  # decodes with the learner's own module: no push can get lost
+    shared: bool  # True if it decodes with the learner's own module, so that no push can get lost
     dtype: torch.dtype
-    version: int  # optimizer updates of the weights that it holds
-    router_replay: ClassVar[bool]  # can hand the experts of each sampled token to the learner, to be used there too
+    version: int  # optimizer updates behind the weights that it holds
+    router_replay: ClassVar[bool]  # True if the learner can use the experts that the engine chose for each token
 
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
-        """len(seeds) = P·G, prompt-major. A response's random stream depends on its seed alone."""
+        """Sample G responses to each prompt; seeds [P·G], prompt-major. A response's random stream depends on its seed alone."""
 
     def push(self, model: torch.nn.Module, version: int) -> None:
         """Take the learner's weights; version counts optimizer updates. Wakes a sleeping engine."""
 
     def routing(self, prompts: list[list[int]], responses: list[list[int]]) -> list[Tensor] | None:
-        """Ids of the experts that each token of each response goes to, [tokens, routers, k] ascending; None if it can't say."""
+        """Ids of the experts that each token of each response goes to, [tokens, routers, k] ascending; None if unknown."""
 
     def sleep(self) -> None:
-        """Nothing will be sampled before the next push: what memory can be given back may go."""
+        """Release memory where possible: nothing will be sampled before the next push."""
 
     def close(self) -> None:
-        """The run is over."""
+        """Release everything at the end of a run."""
 
 
 def request_seed(run_seed: int, *identity: object) -> int:
-    """64 bits from the run's seed and what the request is: common random numbers for all methods of a sweep.
+    """A 64-bit seed from the run's seed and the request's identity: all methods of a sweep use common random numbers.
 
     >>> request_seed(1, "train", 3, "2024-I-01", 0) == request_seed(1, "train", 3, "2024-I-01", 0)
     True
@@ -129,13 +132,13 @@ def request_seed(run_seed: int, *identity: object) -> int:
 
 
 def uniforms(seeds: list[int], length: int) -> Tensor:
-    """[B, length] float64 in [0, 1): each row from a generator of its own."""
+    """[B, length] float64 uniform in [0, 1); each row from its own generator."""
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(length) for seed in seeds]
     return torch.from_numpy(np.stack(rows))
 
 
 def pad(rows: list[list[int]], value: int = 0, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Token ids [rows, longest] and their lengths [rows]."""
+    """Padded token ids [rows, longest] and their lengths [rows]."""
     width = max(map(len, rows))
     filled = [([value] * (width - len(r)) + r) if left else (r + [value] * (width - len(r))) for r in rows]
     return torch.tensor(filled, dtype=torch.long), torch.tensor([len(r) for r in rows])

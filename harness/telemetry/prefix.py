@@ -1,9 +1,10 @@
-"""Does what a prefix has drifted show in what comes after it? Each response is cut in half, in every update anew.
+"""Measures whether the divergence of a response's first half predicts the spread of the log-ratio in its second half.
 
-    S_h = Σ_{t ≤ h} D_t, h = ⌊T/2⌋      the divergence that the first half has gathered (CPPO's S without weights)
-    z   = Σ_{t > h} log ρ_t / √(T − h)   the second half's log-ratio, for each √token so that lengths compare
+    S_h = Σ_{t ≤ h} D_t, h = ⌊T/2⌋      the summed divergence of the first half (CPPO's S without position weights)
+    z   = Σ_{t > h} log ρ_t / √(T − h)   the second half's log-ratio, divided by √length to compare responses of any length
 
-The ratio of a suffix multiplies the gradient of what follows a prefix: where its spread is wide, few samples speak for all.
+The suffix's ratio multiplies the gradient of the tokens after the prefix: where it spreads widely, few responses dominate.
+All numbers are computed within one update.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from harness.learning.learner import Decided, Update
 
-MIN_RESPONSES = 8  # of an update, for a correlation over them
-ROUNDING = 1e-5  # divergence per token below which rounding orders the responses: an update at the weights that sampled
+MIN_RESPONSES = 8  # an update with fewer gives no metrics
+ROUNDING = 1e-5  # per token; an update with less divergence is at the weights that sampled, and rounding alone orders its responses
 
 
 @dataclass
 class Halves:
-    """Of one update's learned responses with two tokens or more, [B]."""
+    """Sums over the halves of an update's learned responses with two tokens or more, [B]."""
 
     drift: Tensor  # S_T, of the whole response
     rate: Tensor  # S_h / h
@@ -50,9 +51,9 @@ def halves(decided: Decided) -> tuple[Tensor, ...]:
 
 
 def prefix_metrics(updates: list[Update]) -> dict[str, float]:
-    """Mean over the step's updates; one with few responses, or at the weights that sampled, has no say."""
-    found = [metrics for update in updates if update.decided and (metrics := update_metrics(Halves.of(update.decided)))]
-    return {key: sum(one[key] for one in found) / len(found) for key in (found[0] if found else ())}
+    """The prefix/* metrics: means over the step's updates, except those with few responses or at the weights that sampled."""
+    rows = [metrics for update in updates if update.decided and (metrics := update_metrics(Halves.of(update.decided)))]
+    return {key: sum(row[key] for row in rows) / len(rows) for key in (rows[0] if rows else ())}
 
 
 def update_metrics(halves: Halves) -> dict[str, float]:
@@ -71,7 +72,7 @@ def update_metrics(halves: Halves) -> dict[str, float]:
 
 
 def rank_correlation(x: Tensor, y: Tensor) -> float:
-    """Spearman's, ties in order of appearance; 0 for constants, whose ranks would be that order."""
+    """Spearman's rank correlation, ties ranked in order of appearance; 0 if x or y is constant, where that order would decide."""
     if x.min() == x.max() or y.min() == y.max():
         return 0.0
     ranks = [values.argsort(stable=True).argsort().double() for values in (x, y)]

@@ -1,6 +1,6 @@
-"""What a run keeps of its minibatches: shadow rows, traces and whole minibatches. Formats: docs/recordings.md.
+"""Records minibatches of a run: shadow rows, traces and whole minibatches. Formats: docs/recordings.md.
 
-The step's last minibatch is taken: there the policies are furthest apart. Nothing here feeds back into training.
+The step's last minibatch is recorded, because the policies are furthest apart there. Nothing here feeds back into training.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 PAIR_TENSORS = ("tokens", "logprobs", "rollout_logprobs", "topk_ids", "topk_logprobs", "rollout_topk_logprobs")
 IDS = ("tokens", "topk_ids")
-METADATA = "recording"  # one entry: the order of several in a safetensors file is random
+METADATA = "recording"  # a single entry, because safetensors writes several in random order
 
 
 def recording_due(record: RecordConfig, step: int) -> bool:
@@ -44,7 +44,7 @@ def due(step: int, every: int) -> bool:
 
 
 def record_step(parts: Parts, step: int, updates: list[Update], rollout: Rollout, rewards: Tensor) -> None:
-    """Record the step's last update, which kept its pairs. rewards [B]."""
+    """Record the step's last update, which kept its policy pairs. rewards [B]."""
     record = parts.config.record
     minibatch = Minibatch.of(updates[-1].decided, parts.learner.horizon)
     when = {"step": step, "update": len(updates)}
@@ -56,7 +56,7 @@ def record_step(parts: Parts, step: int, updates: list[Update], rollout: Rollout
         if record.trace_prompts:
             settings = {OWN: parts.config.method} | {name: rules[name] for name in rules if name in decisions}
             chosen = traced_responses(parts, step, minibatch, rollout, rewards)
-            responses = [one | response_trace(minibatch, row, decisions, parts.tokenizer) for row, one in chosen]
+            responses = [facts | response_trace(minibatch, row, decisions, parts.tokenizer) for row, facts in chosen]
             write_trace(trace_path(parts.folder.path, step), when, parts.config.train.divergence, settings, responses)
     if due(step, record.batches_every):
         write_minibatch(batch_path(parts.folder.path, step), minibatch, when | batch_facts(parts), record.batch_max_mb)
@@ -77,7 +77,7 @@ def batch_facts(parts: Parts) -> dict[str, object]:
 
 
 def traced_responses(parts: Parts, step: int, minibatch: Minibatch, rollout: Rollout, rewards: Tensor) -> list[tuple[int, dict]]:
-    """(row of the minibatch, what is known of the response beside its tokens) for the few responses that are traced."""
+    """The few responses that are traced: each one's row of the minibatch, and its problem, prompt, reward and truncation."""
     record, group_size = parts.config.record, rollout.group_size
     place = {key: b for b, key in enumerate(response_keys(parts.queue.keys(step)).tolist())}
     rows = {place[key]: row for row, key in enumerate(minibatch.response_key.tolist())}
@@ -99,32 +99,33 @@ def traced_responses(parts: Parts, step: int, minibatch: Minibatch, rollout: Rol
 
 
 def response_trace(minibatch: Minibatch, row: int, decisions: dict[str, Decision], tokenizer) -> dict:
-    """One response's tokens and what every rule says of them."""
+    """One response's tokens with their scores and every rule's decision on them."""
     mask, pair, plain = minibatch.mask[row], minibatch.pair, minibatch.plain
     ids = pair.tokens[row][mask].tolist()
 
-    def of(values: Tensor) -> list | float | None:
+    def row_numbers(values: Tensor) -> list | float | None:
         return numbers(values[row][mask] if values.dim() == 2 else values[row])
 
-    def said(decision: Decision) -> dict:
-        return {"weight": of(decision.weight), "keep": of(decision.keep), "aux": {key: of(v) for key, v in decision.aux.items()}}
+    def decision_trace(decision: Decision) -> dict:
+        aux = {key: row_numbers(values) for key, values in decision.aux.items()}
+        return {"weight": row_numbers(decision.weight), "keep": row_numbers(decision.keep), "aux": aux}
 
     tokens = {"token_ids": ids, "tokens": tokenizer.batch_decode([[i] for i in ids])}
     series = {
-        "rollout_logprobs": of(pair.rollout_logprobs),
-        "logprobs": of(pair.logprobs),
-        "ratio": of(plain.ratio),
-        "divergence": of(minibatch.divergence),
-        "entropy": of(minibatch.entropy),
+        "rollout_logprobs": row_numbers(pair.rollout_logprobs),
+        "logprobs": row_numbers(pair.logprobs),
+        "ratio": row_numbers(plain.ratio),
+        "divergence": row_numbers(minibatch.divergence),
+        "entropy": row_numbers(minibatch.entropy),
     }
     advantage = {"advantage": six_digits(minibatch.advantages[row].item())}
-    return advantage | tokens | series | {"rules": {name: said(decision) for name, decision in decisions.items()}}
+    return advantage | tokens | series | {"rules": {name: decision_trace(decision) for name, decision in decisions.items()}}
 
 
 def numbers(values: Tensor) -> list | float | None:
-    """To 6 significant digits; one number where all are equal; None for what is not finite."""
-    found = [number(value) for value in values.double().flatten().tolist()]
-    return found[0] if all(value == found[0] for value in found) else found
+    """Values with 6 significant digits, None for those that are not finite; a single number if all are equal."""
+    rounded = [number(value) for value in values.double().flatten().tolist()]
+    return rounded[0] if all(value == rounded[0] for value in rounded) else rounded
 
 
 def number(value: float) -> float | int | None:
@@ -141,7 +142,7 @@ def write_trace(path: Path, when: dict, divergence: str, rules: dict[str, Rule],
 
 
 def write_minibatch(path: Path, minibatch: Minibatch, facts: dict[str, object], max_mb: float) -> None:
-    """Whole responses, from the first on, as long as they fit."""
+    """Write whole responses, from the first on, as many as fit into max_mb."""
     num_responses = responses_that_fit(minibatch, max_mb * 1e6)
     if num_responses == 0:
         log.warning("%s not written: no response fits record.batch_max_mb=%s", path.name, max_mb)

@@ -1,4 +1,4 @@
-"""Same tokens, every rule: one minibatch of a run under any number of rules, without gradient and without touching the run.
+"""Applies any number of rules to the same minibatch of a run, without gradient and without affecting the run.
 
 What the numbers mean: docs/recordings.md. N responses, T response tokens, M = all valid tokens, K top-k ids.
 """
@@ -27,7 +27,7 @@ PAIR_TENSORS = tuple(f.name for f in fields(PolicyPair) if f.name != "vocab_size
 
 @dataclass
 class Minibatch:
-    """The responses of one update, in the order of their keys (hashes: a random order, whatever the split)."""
+    """The responses of one update, ordered by their keys (hashes, so that the order is random and the same for any split)."""
 
     pair: PolicyPair  # [N, T]
     advantages: Tensor  # [N]
@@ -39,25 +39,25 @@ class Minibatch:
 
     @classmethod
     def of(cls, decided: list[Decided], horizon: int) -> Minibatch:
-        """The micro-batches of an update that kept its pairs."""
-        keys = torch.cat([j.batch.response_key for j in decided])
+        """The minibatch of an update that kept its pairs, joined from its micro-batches."""
+        keys = torch.cat([part.batch.response_key for part in decided])
         order = keys.argsort()
-        width = max(j.batch.mask.shape[1] for j in decided)
+        width = max(part.batch.mask.shape[1] for part in decided)
 
         def join(pick) -> Tensor:
-            return torch.cat([widened(pick(j), width) for j in decided])[order]
+            return torch.cat([widened(pick(part), width) for part in decided])[order]
 
-        aux = {name: join(lambda j, name=name: j.decision.aux[name]) for name in decided[0].decision.aux}
+        aux = {name: join(lambda part, name=name: part.decision.aux[name]) for name in decided[0].decision.aux}
         return cls(
             PolicyPair(
-                **{name: join(lambda j, name=name: getattr(j.pair, name)) for name in PAIR_TENSORS},
+                **{name: join(lambda part, name=name: getattr(part.pair, name)) for name in PAIR_TENSORS},
                 vocab_size=decided[0].pair.vocab_size,
             ),
-            torch.cat([j.batch.advantages[:, 0] for j in decided])[order],
+            torch.cat([part.batch.advantages[:, 0] for part in decided])[order],
             keys[order],
-            join(lambda j: j.divergence),
-            join(lambda j: j.entropy),
-            Decision(join(lambda j: j.decision.weight), join(lambda j: j.decision.keep), aux),
+            join(lambda part: part.divergence),
+            join(lambda part: part.entropy),
+            Decision(join(lambda part: part.decision.weight), join(lambda part: part.decision.keep), aux),
             horizon,
         )
 
@@ -78,7 +78,7 @@ class Minibatch:
         return {}
 
     def batch_for(self, rule: Rule) -> TokenBatch:
-        """What the rule looks at; rules with the same needs share one record, and all of them the scores."""
+        """The TokenBatch that `rule` needs. Rules with the same needs share one, and all rules share the scores."""
         needs = (rule.divergence, rule.topk_set, rule.needs_kl_direction)
         if needs not in self.batches:
             self.batches[needs] = token_batch(rule, self.pair, self.score, self.advantages, self.response_key, self.horizon)
@@ -89,19 +89,19 @@ class Minibatch:
 
     @cached_property
     def plain(self) -> TokenBatch:
-        """For what needs no score: ratio, positions, lengths."""
+        """A TokenBatch without a score, for ratio, positions and lengths."""
         return self.batch_for(Rule())
 
 
 def widened(values: Tensor, width: int) -> Tensor:
-    """[b, t, …] padded to [b, width, …]; per-row values as they are."""
+    """[b, t, …] padded to [b, width, …]; per-row values [b] unchanged."""
     if values.dim() == 1:
         return values
     return pad(values, (0, 0) * (values.dim() - 2) + (0, width - values.shape[1]))
 
 
 def observe(minibatch: Minibatch, rules: dict[str, Rule]) -> dict[str, Decision]:
-    """The decision that was taken (`own`) and each rule's. A rule that fails is left out: what watches a run must not end it."""
+    """The decision taken in training (OWN) and each rule's. A rule that raises is left out: recording must not end a run."""
     decisions = {OWN: minibatch.own}
     for name, rule in rules.items():
         try:
@@ -112,8 +112,10 @@ def observe(minibatch: Minibatch, rules: dict[str, Rule]) -> dict[str, Decision]
 
 
 def bucket_sums(minibatch: Minibatch, decision: Decision) -> Tensor:
-    """[7, buckets] float64, sums over the tokens of each position bucket: 1, keep, mass, mass·keep, |A|ρ, and the least and the
-    greatest of what the rule and the running rule drop."""
+    """[7, buckets] float64: sums over the tokens of each position bucket of 1, keep, mass, mass·keep, |A|ρ, min(d, d'), max(d, d').
+
+    mass = |A|·|weight|; d = 1 − keep under the rule and d' under the running rule.
+    """
     mask, plain = minibatch.mask, minibatch.plain
     keep, own_keep = decision.keep[mask].double(), minibatch.own.keep[mask].double()
     size = plain.advantages[mask].double().abs()
@@ -126,7 +128,7 @@ def bucket_sums(minibatch: Minibatch, decision: Decision) -> Tensor:
 
 
 def summary(sums: Tensor) -> dict:
-    """From bucket_sums, or their sum over several minibatches, to the shares of a row."""
+    """The shares of a shadow row, from bucket_sums or from their sum over several minibatches."""
     buckets = [shares(bucket) for bucket in sums.T.tolist()]
     return shares(sums.sum(1).tolist()) | {"by_position": {key: [bucket[key] for bucket in buckets] for key in buckets[0]}}
 
