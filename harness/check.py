@@ -18,9 +18,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("files", nargs="+", metavar="FILE", help="vector files (JSON)")
     outcomes = []
     for path in parser.parse_args(argv).files:
-        found = [check_case(case) for case in load_cases(path)]
-        print(f"{path}\n{table(found)}\n")
-        outcomes += found
+        file_outcomes = [check_case(case) for case in load_cases(path)]
+        print(f"{path}\n{table(file_outcomes)}\n")
+        outcomes += file_outcomes
     failures = [outcome for outcome in outcomes if outcome.failure]
     for outcome in failures:
         print(f"FAILED {outcome.name}: {outcome.failure}")

@@ -1,7 +1,7 @@
-"""Every stored metric: key, unit, meaning, reduction. The one definition; docs/metrics.md is generated from it.
+"""Defines every stored metric: key, unit, meaning and reduction. docs/metrics.md is generated from this table.
 
 Names follow verl's where verl has one (actor/, response_length/, prompt_length/), so that existing dashboards work.
-A key with <…> stands for a family. Metrics mean the same for every method; a method's own are under method/<name>/.
+A key with <…> stands for a family. A metric means the same for every method; a method's own metrics are under method/<name>/.
 The loss is not comparable between methods and is stored for health checks only.
 
     python -m harness.metric_table > docs/metrics.md

@@ -1,7 +1,7 @@
-"""Vector files: cases of inputs and expected numbers, run through the registered rules in float64.
+"""Runs vector files (cases of inputs and expected numbers) through the registered rules in float64.
 
-A case is {name, group, method, params, inputs, expected}. `method` is a name of this table, or else a registered or plug-in
-rule with its own field names. Per-token numbers are compared on valid tokens only.
+A case is {name, group, method, params, inputs, expected}. `method` is a key of ALIASES or PSEUDO_METHODS, or the name of a
+registered or plug-in rule whose fields are then the params. Per-token numbers are compared on valid tokens only.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from harness.learning.divergence import PolicyPair, divergence, kl_direction
 from harness.learning.loss import AGGREGATIONS, Totals, surrogate_loss, token_scale
 from methods import Rule, TokenBatch, all_methods
 
-TOLERANCE = 1e-9  # absolute, and relative to the expected number
+TOLERANCE = 1e-9  # of |found − expected| / (1 + |expected|)
 
 
 @dataclass
 class Alias:
-    """How the file names a rule and its settings; values are renamed after the settings are."""
+    """Translates a file's names into those of a registered rule: first the names of settings, then their values."""
 
-    rule: str | Callable[[dict], str]  # registered name, or what tells it from the params
-    names: dict[str, str] = field(default_factory=dict)
-    values: dict[tuple[str, object], object] = field(default_factory=dict)
-    absent: dict[str, object] = field(default_factory=dict)  # what the file means by leaving a setting out
+    rule: str | Callable[[dict], str]  # registered name, or a function that finds it from the params
+    names: dict[str, str] = field(default_factory=dict)  # the file's name of a setting → ours
+    values: dict[tuple[str, object], object] = field(default_factory=dict)  # (our setting, the file's value) → our value
+    absent: dict[str, object] = field(default_factory=dict)  # the value of a setting that a case leaves out
 
 
 def trm_variant(params: dict) -> str:
@@ -52,7 +52,7 @@ ALIASES = {
         },
     ),
 }  # fmt: skip
-# What the file means by leaving out a setting, for any rule that has it.
+# The value of a setting that a case leaves out, for any rule that has the setting.
 ABSENT = {
     "dual_clip": None, "ratio_cap": None, "topk_set": "union", "rejected": "counted",
     "cut": "dropped", "inner_low": None, "inner_high": None,
@@ -61,7 +61,7 @@ ABSENT = {
 
 @dataclass
 class Outcome:
-    """What became of a case: its worst error, relative where the expected number exceeds 1, or why it failed."""
+    """The result of a case: its worst error |found − expected| / (1 + |expected|), or why it failed."""
 
     name: str
     group: str
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def load_cases(path: str | Path) -> list[dict]:
-    """ValueError for a file that is not there or holds no cases."""
+    """The cases of a vector file. ValueError if it does not exist or holds no cases."""
     try:
         cases = json.loads(Path(path).read_text(encoding="utf-8"))["cases"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -109,13 +109,13 @@ def deviation(found: object, expected: object, inputs: dict) -> float:
     """max |found − expected| / (1 + |expected|) on valid tokens; lists of ids must be equal there."""
     if isinstance(found, list):
         rows = zip(inputs["response_mask"], found, expected, strict=True)
-        same = all(not valid or one == other for row in rows for valid, one, other in zip(*row, strict=True))
+        same = all(not valid or ours == theirs for row in rows for valid, ours, theirs in zip(*row, strict=True))
         return 0.0 if same else torch.inf
     expected = torch.as_tensor(expected, dtype=torch.float64)
     if found.shape != expected.shape:
         raise ValueError(f"shape {tuple(found.shape)} where {tuple(expected.shape)} is expected")
     error = (found.double() - expected).abs() / (1 + expected.abs())
-    error[found == expected] = 0.0  # infinite ones too
+    error[found == expected] = 0.0  # also where both are infinite
     if expected.dim() == 2:
         error = error[torch.tensor(inputs["response_mask"], dtype=torch.bool)]
     return float(error.max()) if error.numel() else 0.0
@@ -155,7 +155,7 @@ def build_rule(method: str, params: dict) -> Rule:
 
 
 def token_batch(inputs: dict, rule: Rule) -> TokenBatch:
-    """The case's inputs as the record a rule takes, with the score that the rule names."""
+    """The case's inputs as a TokenBatch, with the score that the rule needs."""
     values = {key: torch.tensor(inputs[key], dtype=torch.float64) for key in ("logprobs", "rollout_logprobs", "advantages")}
     values["mask"] = torch.tensor(inputs["response_mask"], dtype=torch.bool)
     if "weight_perm" in inputs:
@@ -175,12 +175,12 @@ def token_batch(inputs: dict, rule: Rule) -> TokenBatch:
 
 
 def padded(rows: list[list[int]], width: int) -> Tensor:
-    """[B, width] rows of unequal length, filled up with zeros."""
+    """[B, width] rows of unequal length, padded with zeros."""
     return torch.tensor([row + [0] * (width - len(row)) for row in rows], dtype=torch.long)
 
 
 def sampled_pair(values: dict[str, Tensor]) -> PolicyPair:
-    """A pair that knows the sampled tokens only: enough for the binary and the sample scores."""
+    """A PolicyPair without top-k ids: enough for the binary scores and the sample estimators."""
     names = ("logprobs", "rollout_logprobs", "mask")
     nothing = torch.empty(*values["mask"].shape, 0, dtype=torch.float64)
     tokens = torch.zeros_like(values["mask"], dtype=torch.long)

@@ -74,7 +74,7 @@ class NonFinite:
 
 
 class LowReward:
-    """Breach if the reward's trailing average is under a share of its maximum for a whole window; marks the window's first step."""
+    """Breach if the reward's trailing average stays under a share of its maximum for a window; marks the window's first step."""
 
     def __init__(self, share: float, window: int):
         self.share, self.window = share, window

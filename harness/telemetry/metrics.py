@@ -138,7 +138,7 @@ def method_metrics(decided: list[Decided], method: str) -> dict[str, float]:
 
 
 def mismatch_metrics(engine_logprobs: Tensor, learner_logprobs: Tensor, bucket: Tensor) -> dict[str, float]:
-    """The mismatch/* metrics from both sides' log-probs [N] of the same tokens at equal weights; bucket [N]: see position_bucket."""
+    """The mismatch/* metrics from two log-probs [N] of the same tokens at equal weights; bucket [N]: see position_bucket."""
     l = (learner_logprobs - engine_logprobs).double()
     mu, pi = engine_logprobs.double().exp(), learner_logprobs.double().exp()
     ratio, k3 = l.exp(), l.expm1() - l

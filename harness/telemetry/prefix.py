@@ -17,12 +17,12 @@ from torch import Tensor
 from harness.learning.learner import Decided, Update
 
 MIN_RESPONSES = 8  # an update with fewer gives no metrics
-ROUNDING = 1e-5  # per token; an update with less divergence is at the weights that sampled, and rounding alone orders its responses
+ROUNDING = 1e-5  # divergence per token; below it the weights are those that sampled, and rounding orders the responses
 
 
 @dataclass
 class Halves:
-    """Sums over the halves of an update's learned responses with two tokens or more, [B]."""
+    """Statistics of the halves of an update's learned responses with two tokens or more, [B]."""
 
     drift: Tensor  # S_T, of the whole response
     rate: Tensor  # S_h / h

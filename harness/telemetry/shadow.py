@@ -112,7 +112,7 @@ def observe(minibatch: Minibatch, rules: dict[str, Rule]) -> dict[str, Decision]
 
 
 def bucket_sums(minibatch: Minibatch, decision: Decision) -> Tensor:
-    """[7, buckets] float64: sums over the tokens of each position bucket of 1, keep, mass, mass·keep, |A|ρ, min(d, d'), max(d, d').
+    """[7, buckets] float64: sums, over each position bucket's tokens, of 1, keep, mass, mass·keep, |A|ρ, min(d, d'), max(d, d').
 
     mass = |A|·|weight|; d = 1 − keep under the rule and d' under the running rule.
     """
