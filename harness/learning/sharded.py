@@ -68,8 +68,8 @@ def fill(target: Tensor, value: Tensor | None, ranks: Ranks) -> None:
     if isinstance(target, DTensor):
         if not ranks.is_first:
             value = torch.empty(target.shape)  # not initialised: only its shape is used
-        divided = distribute_tensor(value.to(target.device, target.dtype), target.device_mesh, target.placements)
-        target.to_local().copy_(divided.to_local())
+        sharded = distribute_tensor(value.to(target.device, target.dtype), target.device_mesh, target.placements)
+        target.to_local().copy_(sharded.to_local())
     else:
         target.copy_(ranks.broadcast(value.cpu() if ranks.is_first else None))
 

@@ -206,7 +206,7 @@ def start(model: nn.Module, config: Config, device: torch.device):
             max_num_seqs=rollout.max_rows,
             kv_cache_memory_bytes=int(rollout.vllm.kv_cache_gb * 1e9),
             gpu_memory_utilization=0.05,  # must be free at the start only: the cache's size is given in bytes
-            enable_chunked_prefill=not on_cpu,  # a chunk rewinds the request's generator; CPU generators can't
+            enable_chunked_prefill=not on_cpu,  # vLLM rewinds the generator of a split prompt; CPU generators can't
             max_num_batched_tokens=max(longest, BATCHED_TOKENS),
             enable_sleep_mode=rollout.vllm.sleep,
             enforce_eager=on_cpu,  # compiling for a CPU takes minutes

@@ -67,7 +67,7 @@ MUTATIONS = [
     ("IcePop keeps one side", "methods.icepop", "(batch.ratio >= self.low) & ", "", "icepop"),
     ("CTPO bound grows with t", "methods.ctpo", ".sqrt()", "", "ctpo"),
     ("OPSM drops good responses", "methods.opsm", "(batch.advantages < 0) & (drift", "(batch.advantages > 0) & (drift", "opsm"),
-    ("ASPO turns negatives over", "methods.aspo", "batch.advantages > 0, turned", "batch.advantages < 0, turned", "aspo"),
+    ("ASPO turns negatives over", "methods.aspo", "batch.advantages > 0, inverse_ratio", "batch.advantages < 0, inverse_ratio", "aspo"),
     ("PDM decided by the ratio", "methods.pdm", "batch.kl_direction <= 0", "(batch.ratio - 1) <= 0", "pdm"),
     ("KL of π from μ", "harness.learning.divergence", "self.mu * (self.log_mu - self.log_pi)", "self.pi * (self.log_pi - self.log_mu)", "divergence_topk"),
     ("total variation without ½", "harness.learning.divergence", "0.5 * pair", "pair", "divergence_topk"),
