@@ -8,7 +8,7 @@ import pytest
 
 # Long strides, so that the rules have something to drop.
 SMALL = ["method=cppo", "seed=1", "train.prompts_per_step=8", "train.updates_per_step=2", "train.steps=2", "rollout.lag=1"]
-SMALL += ["train.lr=2e-3", "train.warmup_updates=0"]
+SMALL += ["train.lr=2e-3", "train.warmup_updates=0", "eval.benchmarks=[]"]
 EVERYTHING = ["record.shadow_every=1", "record.batches_every=1", "record.trace_prompts=2", "record.trace_responses=2"]
 NOTHING = ["record.shadow_every=0", "record.batches_every=0"]
 
@@ -28,6 +28,7 @@ def short_run(root, overrides: list[str]) -> SimpleNamespace:
     assert plan.folder.lock.acquire()
     parts, timers = build(plan), {1: Timer(), 2: Timer()}
     metrics = [learn(parts, 1, timers[1])]
+    parts.record(metrics[0])
     parts.save(1)
     metrics.append(learn(parts, 2, timers[2]))
     plan.folder.lock.release()
