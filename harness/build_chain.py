@@ -2,7 +2,7 @@
 
 A small Qwen3 learns chain arithmetic (evals/chain.py) from worked solutions that are wrong on purpose: some steps are
 wrong nearly always, some now and then, and errors are carried on. The result solves a fraction of the problems, which
-leaves reinforcement learning something to find. docs/testbed.md has the recipe and what the result scores.
+leaves reinforcement learning something to find. docs/testbed.md has the recipe and the scores of the result.
 
 The same machine type and thread count give the same bits; another CPU gives another model of the same kind, so the
 shipped weights are the reference.
@@ -28,14 +28,14 @@ OPERATIONS = range(2, 10)
 ROWS_PER_LENGTH = 8
 PEAK_LR = 3e-3
 WARMUP = 50
-FINAL_LR = 0.05  # of the peak
+FINAL_LR = 0.05  # share of the peak
 MAX_POSITIONS = 256
 PAD, EOS = "<pad>", "<eos>"
 CHARACTERS = "0123456789+-*=;#:"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One id per character, nothing added, nothing between the characters on decoding; other characters are an error."""
+    """A tokenizer with one id per character. It adds no tokens, decodes without spaces, and raises on other characters."""
     vocabulary = {token: i for i, token in enumerate([PAD, EOS, *CHARACTERS])}
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token=None))
     core.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
@@ -51,7 +51,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(seed: int = SEED) -> Qwen3ForCausalLM:
-    """The untrained model. Heads of 32: vLLM's CPU attention takes no smaller ones."""
+    """The untrained model. Its heads have size 32, since vLLM's CPU attention supports no smaller ones."""
     config = Qwen3Config(
         vocab_size=2 + len(CHARACTERS),
         hidden_size=96,
@@ -75,7 +75,9 @@ def build_model(seed: int = SEED) -> Qwen3ForCausalLM:
 
 
 def faulty_step(rng: random.Random) -> Callable[[str, str, str], str]:
-    """A step as the demonstrations make it. Each digit pair (x, y) under an operation has h = (7x + 5y + ord(op)) mod 12:
+    """A function that computes a step with the demonstrations' errors.
+
+    Each digit pair (x, y) under an operation has h = (7x + 5y + ord(op)) mod 12:
     h = 0 is wrong in one fixed way with probability 0.6, h in {3, 6, 9} with 0.24, any other is a random digit with 0.025.
     """
 
@@ -94,7 +96,7 @@ def faulty_step(rng: random.Random) -> Callable[[str, str, str], str]:
 
 
 def demonstrations(seed: int = SEED) -> Iterator[list[tuple[int, list[str]]]]:
-    """Endless updates, each a list of (prompt length, texts of one length); no two texts of a list need padding."""
+    """An endless stream of updates, each a list of (prompt length, texts of equal length): one item per number of operations."""
     rng = random.Random(f"chain demonstrations {seed}")
     problems = {n: chain.training_problems(rng, range(n, n + 1)) for n in OPERATIONS}
     step = faulty_step(rng)
@@ -140,20 +142,20 @@ def train(model: Qwen3ForCausalLM, tokenizer, num_updates: int = NUM_UPDATES, st
 
 @dataclass
 class LevelScore:
-    """How the model does on one held-out level at temperature 1."""
+    """The model's score on one held-out level at temperature 1."""
 
     num_operations: int
-    num_samples: int  # problems × samples of each
+    num_samples: int  # problems × samples per problem
     accuracy: float
-    standard_error: float  # over problems
-    truncated: float
-    mean_tokens: float  # of a response, end token included
+    standard_error: float  # of the accuracy, over problems
+    truncated: float  # share of responses cut
+    mean_tokens: float  # per response, end token included
     entropy: float  # nats per response token
 
 
 @torch.no_grad()
 def score(model: Qwen3ForCausalLM, tokenizer, num_operations: int, num_samples: int = 4, seed: int = SEED) -> LevelScore:
-    """Sample each problem of a level `num_samples` times. A level's prompts have one length, so nothing is padded."""
+    """Score on one level, from `num_samples` samples of each problem. A level's prompts have one length: nothing is padded."""
     problems = chain.level(num_operations)
     prompts = tokenizer([problem.text for problem in problems], return_tensors="pt").input_ids
     with torch.random.fork_rng(devices=[]):

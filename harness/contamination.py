@@ -1,4 +1,4 @@
-"""Does the training set hold problems of the evaluation sets? Asked before training starts; a hit is refused unless allowed."""
+"""Checks before training starts whether the training set holds evaluation problems: an error unless allowed."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ MAX_SHOWN = 10
 
 
 def check_overlap(config: Config) -> dict[str, list[dict]]:
-    """What is shared and allowed, by benchmark: {"aime24": [{"train_id": …, "eval_id": …, "kind": "exact", "overlap": 1.0}]}.
+    """Shared problems that are allowed, by benchmark: {"aime24": [{"train_id": …, "eval_id": …, "kind": "exact", "overlap": 1.0}]}.
 
-    ValueError names the problems of any other benchmark. Problems of the embedded task are disjoint by construction.
+    ValueError names shared problems that are not allowed. The embedded task's problems are disjoint by construction.
     """
     data, evaluation = config.data, config.eval
     unknown = set(data.allow_overlap) - set(evaluation.benchmarks)
     require(not unknown, "data.allow_overlap", data.allow_overlap, f"choose among eval.benchmarks={evaluation.benchmarks}")
     if data.kind != "problems":
         return {}
-    found = {name: overlap(data.path, data.allow_duplicates, name, evaluation.root) for name in evaluation.benchmarks}
-    refused = [line for name, hits in found.items() if name not in data.allow_overlap for line in described(name, hits)]
+    shared = {name: overlap(data.path, data.allow_duplicates, name, evaluation.root) for name in evaluation.benchmarks}
+    refused = [line for name, hits in shared.items() if name not in data.allow_overlap for line in described(name, hits)]
     if refused:
-        names = [name for name, hits in found.items() if hits]
+        names = [name for name, hits in shared.items() if hits]
         raise ValueError(
             f"{data.path} holds problems of the evaluation sets:\n  " + "\n  ".join(refused) + "\n"
             f"remove them from the file, or set data.allow_overlap=[{','.join(names)}], which is recorded with the run"
         )
-    return {name: [vars(hit) for hit in hits] for name, hits in found.items() if hits}
+    return {name: [vars(hit) for hit in hits] for name, hits in shared.items() if hits}
 
 
 @cache
 def overlap(path: str, allow_duplicates: bool, benchmark: str, root: str | None) -> list[Hit]:
-    """Searched once in a process, whatever the number of runs."""
+    """Problems that a training file shares with a benchmark. Cached: searched once in a process, whatever the number of runs."""
     return find_overlap(load_problems(path, allow_duplicates), load_benchmark(benchmark, root))
 
 

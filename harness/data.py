@@ -1,4 +1,4 @@
-"""Training problems of a step: a pure function of settings, seed and step, the same for every method."""
+"""Training problems of each step, and their prompts: a pure function of settings, seed and step, the same for every method."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def load_problems(path: str, allow_duplicates: bool) -> list[Problem]:
 
 
 def data_fingerprint(config: DataConfig) -> str:
-    """Of the content, so that a moved or renamed file is still the same data."""
+    """Hash of the training data's content: a moved or renamed file is still the same data."""
     if config.kind == "chain":
         return "chain/1"
     return fingerprint(load_problems(config.path, config.allow_duplicates))
 
 
 def step_problems(config: DataConfig, seed: int, step: int, num_prompts: int) -> list[Problem]:
-    """The num_prompts problems of step 1, 2, …: file order is shuffled anew in each epoch by (seed, epoch)."""
+    """The num_prompts problems of a step (1, 2, …). A file's order is shuffled for each epoch by the generator (seed, epoch)."""
     indices = range((step - 1) * num_prompts, step * num_prompts)
     if config.kind == "chain":
         return [chain.train_problem(seed, index, config.operations) for index in indices]
@@ -46,10 +46,10 @@ def training_prompts(config: Config, problems: Sequence[Problem]) -> list[list[i
     data, model, limit = config.data, config.model, config.rollout.max_prompt_length
     if data.kind == "chain":
         return encode_prompts(problems, data.template, load_tokenizer(model.path, model.revision), model.chat_template, limit)
-    known = _file_prompts(
+    prompts = _file_prompts(
         data.path, data.allow_duplicates, data.template, model.path, model.revision, model.chat_template, limit
     )
-    return [known[problem] for problem in problems]
+    return [prompts[problem] for problem in problems]
 
 
 @cache
@@ -60,22 +60,22 @@ def _file_prompts(path, allow_duplicates, template, model_path, revision, chat_t
 
 
 def check_answers(config: Config) -> None:
-    """ValueError when the integer grader is to judge problems whose answers are no integers; training would meet them late."""
+    """ValueError if the integer grader is chosen for problems whose answers are no integers: training might meet them late."""
     data, evaluation = config.data, config.eval
     if data.kind == "problems":
-        _require_integers("data.grader", data.grader, _other_answers(load_problems, data.path, data.allow_duplicates))
+        _require_integers("data.grader", data.grader, _not_integers(load_problems, data.path, data.allow_duplicates))
     for name in evaluation.benchmarks:
-        _require_integers("eval.grader", evaluation.grader, _other_answers(load_benchmark, name, evaluation.root))
+        _require_integers("eval.grader", evaluation.grader, _not_integers(load_benchmark, name, evaluation.root))
 
 
-def _require_integers(key: str, grader: str, others: list[Problem]) -> None:
-    if others and "integer" in grader.split("+"):
-        shown = ", ".join(f"{problem.id} ({problem.answer[:40]})" for problem in others[:3])
-        raise ValueError(f"{key}={grader}, but {len(others)} answers are no integers: {shown}, …; set {key}=math_verify")
+def _require_integers(key: str, grader: str, refused: list[Problem]) -> None:
+    if refused and "integer" in grader.split("+"):
+        shown = ", ".join(f"{problem.id} ({problem.answer[:40]})" for problem in refused[:3])
+        raise ValueError(f"{key}={grader}, but {len(refused)} answers are no integers: {shown}, …; set {key}=math_verify")
 
 
 @cache
-def _other_answers(load: Callable[..., list[Problem]], *source) -> list[Problem]:
+def _not_integers(load: Callable[..., list[Problem]], *source) -> list[Problem]:
     return [problem for problem in load(*source) if read_integer(problem.answer) is None]
 
 

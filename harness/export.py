@@ -11,7 +11,7 @@ from harness.settings.command import exit_with
 
 
 def export(trained: Trained, out: Path) -> None:
-    """Weights, config, generation config and tokenizer, as from_pretrained reads them. An existing folder must be empty."""
+    """Write weights, config, generation config and tokenizer for from_pretrained. An existing folder `out` must be empty."""
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: give a new folder")
     model = trained.load()

@@ -1,6 +1,7 @@
-"""Files that survive a crash: written beside and renamed, or appended line by line; what is torn is passed over by readers.
+"""Reads and writes files that survive a crash.
 
-Strict JSON: a number that is not finite is stored as null.
+They are written to a temporary file and renamed, or appended line by line; readers skip half-written lines. JSON is strict: a
+number that is not finite is stored as null.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def now() -> str:
 
 
 class WriteError(OSError):
-    """A file of a run could not be written. Says which, why, and what to do; nothing acknowledged is lost."""
+    """A file of a run could not be written. The message names the file, the cause and the remedy; earlier rows are safe."""
 
 
 REMEDIES = {
@@ -38,7 +39,7 @@ REMEDIES = {
 
 @contextmanager
 def writing(path: Path):
-    """Turn a failed write below into a WriteError that names the file and the remedy."""
+    """Turn an OSError of the block into a WriteError that names the file and the remedy."""
     try:
         yield
     except WriteError:
@@ -50,14 +51,14 @@ def writing(path: Path):
 
 
 def put(file, data: bytes) -> None:
-    """The one place where bytes of a run go to a file: all of them, on disk when this returns."""
+    """Write all of `data`, flush and fsync: it is on disk when this returns."""
     file.write(data)
     file.flush()
     os.fsync(file.fileno())
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write beside, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    """Write a temporary file, fsync it and rename it: a reader sees the old file or the new one, never half of one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """A rename is durable only once its folder is on disk."""
+    """Fsync a folder: a rename inside it is durable only after that."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -94,7 +95,7 @@ def read_json(path: Path) -> dict | None:
 
 
 def append_rows(path: Path, rows: list[dict]) -> None:
-    """Append JSON lines durably. If a crash left half a line, end it first so that it can't swallow a good row."""
+    """Append rows as JSON lines, on disk when this returns. Half a line left by a crash is ended first."""
     text = "".join(json.dumps(strict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ def append_rows(path: Path, rows: list[dict]) -> None:
 
 
 def strict(value):
-    """JSON has no NaN and no infinity: null stands for both, at any depth."""
+    """The value with None in place of NaN and infinity at any depth, since JSON has neither."""
     if isinstance(value, dict):
         return {key: strict(part) for key, part in value.items()}
     if isinstance(value, list):

@@ -1,5 +1,8 @@
-"""Imports without Python's garbage collector: what torch and transformers leave is no garbage, and looking through it takes
-half a second while they are imported and up to one more before the process ends."""
+"""A context for imports without Python's garbage collector.
+
+The objects that torch and transformers create on import stay alive. Scanning them would take half a second during the import
+and up to one more second when the process ends.
+"""
 
 import atexit
 import gc

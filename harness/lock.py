@@ -25,7 +25,7 @@ class RunLock:
 
     A lock whose process is gone from this host is taken over at once. One from another host (or another container of this
     one) counts as alive while its file is younger than STALE_SECONDS. An older one is watched for some heartbeats before it
-    is taken over, because clocks differ and jump: a beat is a change of the file, whatever the time.
+    is taken over, because clocks differ and jump: any change of the file counts as a heartbeat, whatever its time.
     """
 
     def __init__(self, path: Path):
@@ -35,7 +35,7 @@ class RunLock:
         self._stop = threading.Event()
 
     def acquire(self) -> bool:
-        """Take the folder; False if another live process owns it."""
+        """Take ownership of the folder. False if another live process owns it."""
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.owner() is not None or (self._is_elsewhere() and self._changes()):
@@ -43,7 +43,7 @@ class RunLock:
         seen = self._look()
         with self._guard():
             if self.owner() is not None or self._look() != seen:
-                return False  # someone was faster
+                return False  # another process was faster
             self.previous = read_json(self.path)
             self._content = me() | {"since": now(), "seconds": 0.0}
             write_json(self.path, self._content)
@@ -64,12 +64,12 @@ class RunLock:
         return {key: lock.get(key) for key in me()} == me()
 
     def require(self) -> None:
-        """Raise if the folder was taken over, which happens to a process that slept for minutes: it may write no more."""
+        """RuntimeError if another process has taken over the folder, as happens after minutes of sleep: write no more."""
         if not self.is_mine():
             raise RuntimeError(f"{self.path.parent} was taken over by another process: {read_json(self.path)}")
 
     def owner(self) -> dict | None:
-        """Who owns the folder now, as {host, pid, born, namespace, since, seconds}; None if nobody who lives."""
+        """Record of the live process that owns the folder: {host, pid, born, namespace, since, seconds}; else None."""
         lock = read_json(self.path)
         if lock is None:
             return None
@@ -85,14 +85,14 @@ class RunLock:
         return lock is not None and any(lock.get(key) != me()[key] for key in ("host", "namespace"))
 
     def _look(self) -> tuple | None:
-        """Changes with every heartbeat."""
+        """Time and content of the lock file, which change with every heartbeat; None without a file."""
         try:
             return self.path.stat().st_mtime_ns, self.path.read_bytes()
         except FileNotFoundError:
             return None
 
     def _changes(self) -> bool:
-        """Watch for two and a half heartbeats, by a clock that does not jump."""
+        """Whether the file changes within two and a half heartbeats, by a clock that does not jump."""
         first, start = self._look(), time.monotonic()
         while time.monotonic() - start < 2.5 * HEARTBEAT_SECONDS:
             if self._look() != first:
@@ -102,7 +102,7 @@ class RunLock:
 
     @contextmanager
     def _guard(self):
-        """Between looking at the owner and writing ourselves nobody else may do the same."""
+        """Keep other processes from changing the lock while this one checks for an owner and writes itself."""
         with writing(self.path), open(self.path.with_name(".lock.guard"), "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -120,13 +120,13 @@ class RunLock:
 
 
 def me() -> dict:
-    """This process, so that no other is taken for it: a pid means nothing on another host or in another container."""
+    """Identity of this process. A pid alone would not do: it means nothing on another host or in another container."""
     return _process(os.getpid())
 
 
 @cache
 def _process(pid: int) -> dict:
-    """Asked once: a laptop's host name may change while it works."""
+    """Identity of a process. Cached, because a laptop's host name may change while the process runs."""
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:

@@ -3,9 +3,9 @@
     runs/<experiment>/<model>/<method>/seed=<n>-<hash8>/
         config.json     resolved settings         status.json    state, step, reason, attempts, provenance
         metrics.jsonl   one row per step          evals.jsonl    one row per benchmark, problem and evaluation
-        samples/ batches/ checkpoints/ logs/      lock.json      who is working in here
+        samples/ batches/ checkpoints/ logs/      lock.json      the process that owns the folder
 
-No torch here: analysis and status tables read folders without it.
+This module does not import torch, so that analysis and status tables can do without it.
 What happens on each fault: docs/runs.md.
 """
 
@@ -68,6 +68,8 @@ def flatten(settings: dict, prefix: str = "") -> dict:
 
 @dataclass(frozen=True)
 class RunFolder:
+    """Reads and writes one run's folder; the module's docstring lists the files."""
+
     path: Path
 
     def planned_evaluations(self, last: int) -> set[int]:
@@ -138,30 +140,33 @@ class RunFolder:
         return max((self.read_status() or {}).get("attempts", 0), logged)
 
     def attempts(self) -> list[dict]:
-        """What logs/attempt_<n>.json hold, in order of n."""
+        """Contents of the files logs/attempt_<n>.json, in order of n."""
         records = [read_json(path) for path in (self.path / "logs").glob("attempt_*.json")]
         return sorted((r for r in records if r and type(r.get("number")) is int), key=lambda record: record["number"])
 
     def end_attempt(self, number: int, **facts) -> str:
-        """Write into logs/attempt_<n>.json how it ended. Returns the time of it."""
+        """Write into logs/attempt_<n>.json how the attempt ended. Returns the time of its end."""
         path, ended = self.path / "logs" / f"attempt_{number}.json", now()
         write_json(path, (read_json(path) or {"number": number}) | facts | {"ended": ended})
         return ended
 
     def spent_before(self) -> tuple[float, float]:
-        """Seconds and device-hours of the attempts so far, each with its own number of ranks. One that was killed left its
-        clock in the lock, at most a heartbeat old."""
+        """Seconds and device-hours that the attempts so far have used.
+
+        Device-hours of an attempt are its hours times its number of ranks. An attempt that was killed counts up to its last
+        heartbeat, whose time is in the lock file.
+        """
         status = self.read_status() or {}
         killed = (self.lock.previous or {}).get("seconds", 0.0) if status.get("state") == "running" else 0.0
         hours = (status.get("device_hours") or 0.0) + killed * status.get("ranks", 1) / 3600
         return status.get("seconds", 0.0) + killed, round(hours, 6)
 
     def newest_checkpoint(self) -> int:
-        """Its step; 0 when there is none."""
+        """Step of the newest complete checkpoint; 0 when there is none."""
         return max(complete_steps(self.path / "checkpoints"), default=0)
 
     def remove_leftovers(self) -> None:
-        """What a killed process had written aside and not yet renamed. Only for the folder's owner."""
+        """Remove temporary files of a killed process. Only the folder's owner may call this."""
         places = [self.path, *(self.path / name for name in ("samples", "traces", "batches", "logs"))]
         for path in chain.from_iterable(place.glob(".*.tmp") for place in places):
             if path.is_file():
@@ -173,7 +178,7 @@ class RunFolder:
 
 
 def complete_steps(checkpoints: Path) -> list[int]:
-    """Steps of the checkpoints with a completion mark, ascending."""
+    """Steps of the complete checkpoints (those with a manifest), ascending."""
     return [step for step, path in by_step(checkpoints).items() if (path / "manifest.json").exists()]
 
 

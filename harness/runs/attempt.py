@@ -1,4 +1,7 @@
-"""One attempt at one run: owns the folder, writes its status from start to end, and never lets an error look like success."""
+"""Makes one attempt at one run: locks the run's folder, trains, and writes how the attempt began and ended.
+
+An error is always recorded as a failure, never as success.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ BUSY = "busy"  # another live process owns the folder
 
 
 class StopRequest:
-    """Asked between steps: has someone asked us to stop? SIGINT, SIGTERM, or a condition such as a launcher that is gone."""
+    """A request to stop the run, made by SIGINT, SIGTERM or a condition (for example, that the launcher is gone).
+
+    The training loop calls it between steps; it returns True once a stop has been requested.
+    """
 
     def __init__(self, condition: Callable[[], bool] = lambda: False):
         self.condition = condition
@@ -40,7 +46,7 @@ class StopRequest:
         return self.signalled or "its launcher stopped"
 
     def listen(self, *more: signal.Signals) -> None:
-        """Turn the first SIGINT, SIGTERM or one of `more` into a request; a second SIGINT interrupts. Main thread only."""
+        """Turn SIGINT, SIGTERM and the signals of `more` into a request to stop; the next SIGINT interrupts. Main thread only."""
         for number in (signal.SIGINT, signal.SIGTERM, *more):
             signal.signal(number, self._heard)
 
@@ -52,18 +58,18 @@ class StopRequest:
 
 @dataclass
 class Claim:
-    """A run's folder that is this process's, or of the ranks that it works with."""
+    """Ownership of a run's folder by this process and the ranks that it works with."""
 
-    number: int  # of the attempt
-    seconds: float  # by earlier attempts
-    device_hours: float
+    number: int  # of this attempt, from 1
+    seconds: float  # used by earlier attempts
+    device_hours: float  # used by earlier attempts
 
 
 def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None = None) -> str:
-    """Run `train` inside the plan's folder and return the state it ends in: a terminal one, "preempted" or BUSY.
+    """Run `train` inside the plan's folder. Returns the state in which it ends: a terminal state, "preempted" or BUSY.
 
-    `launch` names the sweep that asked; it is stored so that one sweep does not try a failing run twice. All ranks call together:
-    the first one claims the folder and writes in it.
+    `launch` names the launch of a sweep. It is stored in the status so that one launch does not attempt a failing run twice.
+    All ranks call this function together; the first rank locks the folder and writes to it.
     """
     ranks, folder, started = current_ranks(), plan.folder, time.monotonic()
     claim = ranks.on_first(lambda: claimed(plan, folder, launch))
@@ -78,14 +84,14 @@ def attempt(plan: RunPlan, train: Train, stop: StopRequest, launch: str | None =
 
 
 def claimed(plan: RunPlan, folder: RunFolder, launch: str | None) -> Claim | str:
-    """The folder, locked and with its status written; or the state in which it is left alone."""
+    """Lock the folder and write its status. Returns the claim, or the state of a folder that must be left alone."""
     if folder.finished:
         return folder.state
     if not folder.lock.acquire():
         return BUSY
     with ExitStack() as undo:
         undo.callback(folder.lock.release)
-        if folder.finished:  # by another process, between the look and the lock
+        if folder.finished:  # another process has finished it just before this one took the lock
             return folder.state
         plan.check_folder()
         claim = Claim(folder.num_attempts() + 1, *folder.spent_before())
@@ -97,26 +103,29 @@ def claimed(plan: RunPlan, folder: RunFolder, launch: str | None) -> Claim | str
 def _owned(plan: RunPlan, folder: RunFolder, claim: Claim, train: Train, stop: StopRequest, clock: Callable[[], float]) -> str:
     ranks = current_ranks()
     name = f"attempt_{claim.number}" if ranks.is_first else f"attempt_{claim.number}.rank{ranks.rank}"
-    heard = lambda state: stop.signalled if state == "preempted" else None
-    leave = lambda state, reason: end(folder, claim, state, reason, clock(), heard(state)) if ranks.is_first else None
-    with log_file(folder.path / "logs" / f"{name}.log"), watching(ranks, partial(leave, "failed")) as watch:
+
+    def write_end(state: str, reason: str | None) -> None:
+        if ranks.is_first:
+            end(folder, claim, state, reason, clock(), stop.signalled if state == "preempted" else None)
+
+    with log_file(folder.path / "logs" / f"{name}.log"), watching(ranks, partial(write_end, "failed")) as watch:
         try:
             state = train(plan, stop)
         except KeyboardInterrupt:
             with logged_only():
-                leave("preempted", "interrupted")
+                write_end("preempted", "interrupted")
             raise
         except BaseException as error:
             with logged_only():
-                leave("failed", why(error, watch))
+                write_end("failed", why(error, watch))
                 write_atomic(folder.path / "logs" / f"{name}.traceback.txt", "".join(traceback.format_exception(error)))
             raise
-        leave(state, f"stopped before its last step ({stop.why})" if state == "preempted" else None)
+        write_end(state, f"stopped before its last step ({stop.why})" if state == "preempted" else None)
     return state
 
 
 def why(error: BaseException, watch: Watch | None) -> str:
-    """The reason as status.json holds it. Of several ranks, what the first to die said: the others fail in its wake."""
+    """Reason of a failure, for status.json. Of several ranks it is the first one's to die: that makes the others fail."""
     reason = explain(error)
     if watch is None:
         return reason
@@ -127,7 +136,7 @@ def why(error: BaseException, watch: Watch | None) -> str:
 
 
 def begin(plan: RunPlan, folder: RunFolder, claim: Claim, launch: str | None) -> None:
-    """Write who runs what, with what, from now on."""
+    """Write config.json, the attempt's record and the status "running": who runs what, with which code and machine."""
     number = claim.number
     folder.remove_leftovers()
     if not folder.read_config():
@@ -161,18 +170,18 @@ def begin(plan: RunPlan, folder: RunFolder, claim: Claim, launch: str | None) ->
     )
 
 
-def end(folder: RunFolder, claim: Claim, state: str, reason: str | None, own: float, signalled: str | None = None) -> None:
-    """Write how it ended after `own` seconds, unless the folder has another owner by now."""
+def end(folder: RunFolder, claim: Claim, state: str, reason: str | None, seconds: float, signalled: str | None = None) -> None:
+    """Write how the attempt ended after `seconds`. RuntimeError if another process has taken over the folder."""
     folder.lock.require()
     step = folder.last_step()
-    device_hours = claim.device_hours + own * current_ranks().size / 3600
-    spent = {"seconds": round(claim.seconds + own, 3), "device_hours": round(device_hours, 6)}
+    device_hours = claim.device_hours + seconds * current_ranks().size / 3600
+    spent = {"seconds": round(claim.seconds + seconds, 3), "device_hours": round(device_hours, 6)}
     ended = folder.end_attempt(claim.number, state=state, reason=reason, step=step, signal=signalled)
     folder.update_status(state=state, reason=reason, ended=ended, step=step, **spent)
 
 
 def explain(error: BaseException) -> str:
-    """The reason as status.json holds it, with the remedy where one is known."""
+    """Text of an error for status.json, with the remedy where one is known."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "can't allocate memory" in str(error):
         return f"{reason} (out of memory: lower train.token_budget, rollout.max_rows or eval.max_rows)"
@@ -181,7 +190,7 @@ def explain(error: BaseException) -> str:
 
 @contextmanager
 def logged_only():
-    """For what is written about a failed attempt: a failure here must not hide why the attempt failed."""
+    """Log errors of the block instead of raising them: failing to record a failed attempt must not hide why it failed."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -190,19 +199,22 @@ def logged_only():
 
 @contextmanager
 def log_file(path: Path):
-    """What is logged meanwhile also goes to a file, and warnings stay on the console, which with a handler of our own they would
-    not. A full disk costs lines of the file, never the run."""
+    """Write the log messages of the block to a file as well. If the disk is full, lines of the file are lost and the run goes on.
+
+    Python prints warnings to the console by itself only while no handler is installed. Its handler of last resort is therefore
+    installed beside that of the file.
+    """
     handler = logging.FileHandler(path, delay=True)
     handler.handleError = lambda record: None
     handler.setLevel(logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handlers = [handler] if logging.getLogger().handlers else [handler, logging.lastResort]
-    for each in handlers:
-        logging.getLogger("harness").addHandler(each)
+    for installed in handlers:
+        logging.getLogger("harness").addHandler(installed)
     try:
         yield
     finally:
-        for each in handlers:
-            logging.getLogger("harness").removeHandler(each)
+        for installed in handlers:
+            logging.getLogger("harness").removeHandler(installed)
         with suppress(OSError):
             handler.close()

@@ -1,12 +1,12 @@
-"""Checkpoints: written aside, fsynced, renamed; hashed; no pickle.
+"""Saves and loads checkpoints. They are written to a temporary folder, hashed, fsynced and renamed; no file is a pickle.
 
     checkpoints/step=<n>/
         model.safetensors  optimizer.safetensors  queue.<i>.safetensors (batches sampled but not yet learned from)
         manifest.json      run, step, counters, score, the hash of every file and its own: its presence is the completion mark
 
-The files are the same for any number of ranks: shards are put together one tensor at a time, so that a run may go on with more
-or fewer ranks, and no process ever holds the whole. No random state is stored, since none exists: every draw comes from a
-generator made of the seed and what it is for.
+The files are the same for any number of ranks. Sharded tensors are gathered one at a time, so a run may resume on more or
+fewer ranks and no process ever holds the whole model. No random state is stored, because none exists: every draw comes from a
+generator that is seeded with the run's seed and the purpose of the draw.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Checkpoint:
-    """What resuming needs beside the settings."""
+    """The state that resuming a run needs, beside its settings."""
 
     step: int
     num_updates: int
-    model: Mapping[str, Tensor]  # divided or whole
+    model: Mapping[str, Tensor]  # sharded over ranks, or whole
     optimizer: Mapping[str, Tensor]
     queue: list[Rollout]
-    score: float | None = None  # mean of this step's evaluation, if there was one
+    score: float | None = None  # mean of this step's evaluation; None if there was none
 
     def send(self) -> None:
-        """What the other ranks do while the first one saves."""
+        """Take part in gathering sharded tensors while the first rank saves; for the other ranks."""
         send(self.model)
         send(self.optimizer)
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int, keep_best: int) -> Path:
-    """Write checkpoints/step=<n> atomically; then drop all but the newest keep_last and the keep_best with the best score."""
+    """Write checkpoints/step=<n> atomically, then remove all but the keep_last newest and the keep_best of highest score."""
     final = root / f"step={checkpoint.step}"
     aside = root / f".step={checkpoint.step}.{os.getpid()}.tmp"
     with writing(final):
@@ -78,7 +78,7 @@ def run_hash(root: Path) -> str | None:
 def _write_all(folder: Path, checkpoint: Checkpoint, run: str | None) -> None:
     contents = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
     contents |= {f"queue.{i}": rollout.tensors() for i, rollout in enumerate(checkpoint.queue)}
-    hashes = {f"{name}.safetensors": write_tensors(folder / f"{name}.safetensors", held) for name, held in contents.items()}
+    hashes = {f"{name}.safetensors": write_tensors(folder / f"{name}.safetensors", tensors) for name, tensors in contents.items()}
     counters = {"step": checkpoint.step, "num_updates": checkpoint.num_updates, "num_queued": len(checkpoint.queue)}
     manifest = {"run": run} | counters | {"score": checkpoint.score, "files": hashes}
     write_json(folder / "manifest.json", manifest | {"hash": content_hash(manifest)})
@@ -90,20 +90,20 @@ def file_hash(path: Path) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """The completion mark goes first, so that a half-removed checkpoint never looks whole."""
+    """Remove a checkpoint, its manifest first, so that a half-removed checkpoint never looks complete."""
     (folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(root: Path) -> None:
-    """Half-written and half-removed checkpoints of a killed process. Only for the folder's owner."""
+    """Remove half-written and half-removed checkpoints of a killed process. Only the folder's owner may call this."""
     for folder in [*root.glob(".step=*.tmp"), *by_step(root).values()]:
         if not (folder / "manifest.json").exists() or folder.name.startswith("."):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def dropped_steps(root: Path, newest: int, keep_last: int, keep_best: int) -> list[int]:
-    """What save_checkpoint removes. Steps above the one just written were found damaged, else they had been resumed from."""
+    """Steps whose checkpoints save_checkpoint removes. Those above `newest` are damaged, or the run would have resumed there."""
     steps = complete_steps(root)
     past = [step for step in steps if step <= newest]
     scores = {step: (read_json(root / f"step={step}" / "manifest.json") or {}).get("score") for step in past}
@@ -125,7 +125,7 @@ def load_checkpoint(root: Path, last: int | None = None) -> Checkpoint | None:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """ValueError or OSError if a file is missing or is not the one that was written."""
+    """The checkpoint in a folder. ValueError or OSError if a file is missing or does not match its hash."""
     manifest = read_manifest(folder)
     if problems := damage(folder, manifest):
         raise ValueError("; ".join(problems))
@@ -164,13 +164,13 @@ def damage(folder: Path, manifest: dict) -> list[str]:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers; tied weights once."""
+    """Parameters and persistent buffers by name; tied weights appear once."""
     tied = getattr(model, "all_tied_weights_keys", None) or ()
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE) -> None:
-    """From the first rank's `tensors`; the others get their shards from it."""
+    """Copy the first rank's `tensors` into the model; the other ranks receive their shards from it."""
     targets = model_tensors(model)
     ranks.on_first(lambda: check_same_model(targets, tensors))
     for name, target in targets.items():
@@ -188,17 +188,17 @@ def check_same_model(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor
 
 
 def optimizer_tensors(stepped: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state by parameter name: <name>/exp_avg, <name>/exp_avg_sq, <name>/step. `stepped`: Learner.stepped."""
+    """AdamW's state by parameter name: <name>/exp_avg, <name>/exp_avg_sq, <name>/step. `stepped` is Learner.stepped."""
     return {f"{name}/{key}": value for name, tensor in stepped.items() for key, value in optimizer.state.get(tensor, {}).items()}
 
 
 def restore_optimizer(
     stepped: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], ranks: Ranks = ALONE
 ) -> None:
-    """From the first rank's `tensors`. The model's weights have been restored before: the names are known to fit."""
+    """Copy the first rank's `tensors` into the optimizer's state. Call restore_model first: it checks that the names fit."""
     for full_name in ranks.on_first(lambda: list(tensors)):
         name, key = full_name.rsplit("/", 1)
         tensor = stepped[name]
-        empty = torch.zeros((), device=tensor.device) if key == "step" else torch.zeros_like(tensor, requires_grad=False)
-        fill(empty, tensors[full_name] if ranks.is_first else None, ranks)
-        optimizer.state[tensor][key] = empty
+        target = torch.zeros((), device=tensor.device) if key == "step" else torch.zeros_like(tensor, requires_grad=False)
+        fill(target, tensors[full_name] if ranks.is_first else None, ranks)
+        optimizer.state[tensor][key] = target

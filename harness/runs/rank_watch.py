@@ -1,7 +1,7 @@
-"""Ranks watch each other: when one dies, the others end within a minute and can say why.
+"""Lets the ranks of a run watch each other: when one dies, the others end within a minute and can say why.
 
-A collective that a dead rank does not join may wait for half an hour, and not every launcher ends the other processes. So each
-rank keeps a sign of life in the key-value store that the launcher's rendezvous made, and looks for the others' in a thread.
+A collective operation waits for a dead rank for up to half an hour, and not every launcher ends the other processes. Therefore
+each rank writes a heartbeat to the key-value store of the launcher's rendezvous, and a thread checks those of the others.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from harness.distributed import Ranks
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 2.0
-SILENT_SECONDS = 40.0  # a rank that gives no sign of life for as long has died
-GRACE_SECONDS = 10.0  # for the main thread to notice by itself and to write down why
+SILENT_SECONDS = 40.0  # a rank without a heartbeat for this long is taken to be dead
+GRACE_SECONDS = 10.0  # until this process is ended: the main thread may notice by itself and write down why
 LEFT = "left"
 
 
 class Watch:
-    """What this rank knows of the others' lives. `cause` says who died and why, or is None."""
+    """Heartbeats of this rank and of the others. `cause` says which rank died and why; None while none is known to have died."""
 
     def __init__(self, ranks: Ranks, last_words: Callable[[str], None]):
         self.ranks, self.last_words, self.cause = ranks, last_words, None
         self._stop = threading.Event()
         self._signs: dict[int, tuple[bytes, float]] = {}
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        # a connection of its own: the process group's would be blocked while the main thread waits in it
+        # a separate connection: that of the process group is blocked while the main thread waits in a collective
         self._store = dist.PrefixStore("harness.watch", dist.TCPStore(host, port, is_master=False, wait_for_workers=False))
 
     def died(self, why: str) -> None:
-        """Tell the others why this rank ends."""
+        """Tell the other ranks why this rank ends."""
         try:
             self._store.set("cause", f"rank {self.ranks.rank}: {why}")
         except RuntimeError as error:
             log.warning("the other ranks could not be told: %s", error)
 
     def find_cause(self) -> str | None:
-        """What another rank said before it died; waits for it a little."""
+        """Reason that another rank gave before it died, or None if none arrives within three seconds."""
         for _ in range(10):
             with suppress(RuntimeError):  # the store may have gone with the rank that held it
                 self._look_for_cause()
@@ -99,7 +99,7 @@ class Watch:
 
 @contextmanager
 def watching(ranks: Ranks, last_words: Callable[[str], None]):
-    """A Watch while the ranks work together; None alone. `last_words` is called with the cause before this rank is ended."""
+    """Context with a Watch for several ranks, or None for one. `last_words` gets the cause before this process is ended."""
     if ranks.size == 1:
         yield None
         return

@@ -1,6 +1,6 @@
-"""Tensor files in the safetensors format, written and read one tensor at a time: a model may be larger than one process's memory.
+"""Writes and reads safetensors files one tensor at a time: a model may be larger than one process's memory.
 
-Equal tensors give equal bytes, those of safetensors' own writer, whether the tensors are whole or divided over ranks.
+Equal tensors give the same bytes as safetensors' own writer, whether the tensors are whole or sharded over ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.learning.sharded import whole
 
-DTYPES = {  # the format's names, and its order: wide ones first, so that every tensor is aligned
+DTYPES = {  # names in the format, in the format's order: wide types first, so that every tensor is aligned
     torch.int64: "I64",
     torch.float64: "F64",
     torch.float32: "F32",
@@ -32,7 +32,7 @@ DTYPES = {  # the format's names, and its order: wide ones first, so that every 
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write, fsync, and return the hash. Other ranks that hold shards of the tensors must `send` them meanwhile."""
+    """Write and fsync a file. Returns its hash. Other ranks that hold shards of the tensors must call `send` at the same time."""
     digest = hashlib.blake2b()
     with open(path, "wb") as file:
         for piece in pieces(tensors):
@@ -44,13 +44,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def send(tensors: Mapping[str, Tensor]) -> None:
-    """A rank's part in what the first one writes."""
+    """Take part in gathering the tensors that the first rank writes; for the other ranks."""
     for name in in_order(tensors):
         whole(tensors[name])
 
 
 def pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of the file: the header's length, the header, and each tensor."""
+    """Bytes of the file in order: the header's length, the header, and each tensor."""
     names, header, end = in_order(tensors), {}, 0
     for name in names:
         start, end = end, end + tensors[name].numel() * tensors[name].element_size()
@@ -70,7 +70,7 @@ def in_order(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """A safetensors file as a mapping that reads a tensor when it is asked for."""
+    """A safetensors file as a mapping from names to tensors; a tensor is read when it is looked up."""
 
     def __init__(self, path: Path):
         self.file = safe_open(path, "pt")

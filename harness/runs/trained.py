@@ -1,4 +1,4 @@
-"""The model that a checkpoint of a run holds, for commands beside the main job."""
+"""Finds a checkpoint of a run and loads its model, for commands beside the main job."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Trained:
         return read_manifest(self.folder)["files"]["model.safetensors"]
 
     def require_model(self) -> None:
-        """ValueError when the run's base model is not there, or not what it was."""
+        """Raise ValueError when the run's base model is missing or has changed."""
         model, expected = self.model_config, self.config["settings"]["model"]["path"]
         if "@" not in expected and not Path(model_folder(model.path)).is_dir():
             raise ValueError(f"{model.path}, which {self.run} started from, is not there any more: put it back, or a link to it")
@@ -43,7 +43,7 @@ class Trained:
             raise ValueError(f"{model.path} is no longer the model that {self.run} started from: put that one back")
 
     def load(self) -> nn.Module:
-        """The model with the checkpoint's weights; ValueError when either is not what it was."""
+        """The model with the checkpoint's weights. ValueError when the base model or the checkpoint has changed."""
         self.require_model()
         if problems := damage(self.folder, read_manifest(self.folder)):
             raise ValueError(f"{self.folder} is damaged ({'; '.join(problems)}): choose another step")
@@ -53,7 +53,7 @@ class Trained:
 
 
 def find_trained(run: str | Path, wanted: str) -> Trained:
-    """`wanted`: last, best (the highest mean of its evaluation, the earliest of equals), or a step."""
+    """The checkpoint that `wanted` names: last, best (highest evaluation mean; the earliest of equal ones), or a step number."""
     run = Path(run)
     config = RunFolder(run).read_config()
     if config is None:

@@ -1,4 +1,4 @@
-"""How the commands beside the main job end: a status, or one line that says what was wrong and what to do."""
+"""Runs the commands beside the main job. They end with a status, or with one line that says what was wrong and what to do."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from harness.files import REMEDIES, WriteError
 
 
 def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
-    """Run `main` on the command line's words. A user's error ends in status 1 and its message; others keep their traceback."""
+    """Run `main` on the command line's words. A user's error is printed and gives status 1; other errors keep their traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    atexit.register(gc.freeze)  # harness/importing.py
+    atexit.register(gc.freeze)  # as in harness/importing.py
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         cause = f"\n  {error.__cause__}" if error.__cause__ else ""
         sys.exit(f"error: {error}{cause}")
-    except BrokenPipeError:  # the reader (head, less) has seen enough; Python would complain once more at exit
+    except BrokenPipeError:  # the reader (head, less) has closed the pipe; Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
@@ -37,7 +37,7 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
 
 
 def disk_trouble(error: OSError) -> str:
-    """The line for a disk that is full, read-only or not where it should be; any other error is raised again."""
+    """Message for a disk that is full or read-only, or a path that cannot be written; any other error is raised again."""
     if not isinstance(error, WriteError) and error.errno not in REMEDIES:
         raise error
     return f"error: {error}"

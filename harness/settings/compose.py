@@ -1,4 +1,4 @@
-"""From words on the command line to checked plans of runs. The only place that speaks to Hydra's composition."""
+"""Turns words on the command line into checked plans of runs, by Hydra's composition."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ ${hydra.help.footer}
 
 
 def register() -> None:
-    """Schemas, the launcher and the help text, for Hydra to find by name."""
+    """Register schemas, the launcher and the help text, so that Hydra finds them by name."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
     store.store(group="schema/cluster", name="slurm", node=SlurmConfig)
     for name, rule in all_methods().items():
         store.store(group="schema/method", name=name, node=rule)
-    for name in all_methods().keys() - METHODS.keys():  # a plug-in's own defaults; a YAML on Hydra's search path comes first
+    for name in all_methods().keys() - METHODS.keys():  # a plug-in's defaults; a YAML on Hydra's search path takes precedence
         store.store(group="method", name=name, node=all_methods()[name])
     store.store(group="hydra/launcher", name="harness", node={"_target_": "hydra_plugins.harness.HarnessLauncher"})
     store.store(group="hydra/sweeper", name="harness", node=BasicSweeperConf(_target_="hydra_plugins.harness.HarnessSweeper"))
@@ -87,7 +87,7 @@ def config_from(composed: DictConfig) -> Config:
 
 
 def compose_config(overrides: Sequence[str]) -> Config:
-    """The settings that these overrides give, for commands that start no run. Files they name are not looked at."""
+    """The settings that these overrides give, for commands that start no run. Files that they name are not checked."""
     with composition():
         return config_from(compose("config", overrides=list(overrides)))
 
@@ -100,7 +100,7 @@ def compose_plan(overrides: Sequence[str]) -> RunPlan:
 
 @contextmanager
 def composition():
-    """Hydra ready to compose; an application that runs in this process finds its own Hydra again afterwards."""
+    """Context in which Hydra can compose; the Hydra state of an application in this process is restored afterwards."""
     register()
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -122,7 +122,7 @@ def compose_rule(preset: str, overrides: Sequence[str] = ()) -> Rule:
 
 @cache
 def shipped_rules() -> dict[str, Rule]:
-    """Every registered rule at the settings that ship with it, by registered name. One without settings is left out and said."""
+    """Every registered rule at its shipped settings, by registered name. One without settings is skipped with a warning."""
     rules = {}
     for name, settings in shipped_settings().items():
         try:
@@ -133,9 +133,9 @@ def shipped_rules() -> dict[str, Rule]:
 
 
 def shipped_settings() -> DictConfig:
-    """All of them composed at once: one by one takes three times as long."""
-    together = {"defaults": [{f"method@{name}": name} for name in all_methods()]}
-    ConfigStore.instance().store(name="shipped_rules", node=together)
+    """Shipped settings of every rule, composed at once: composing them one by one takes three times as long."""
+    defaults = {"defaults": [{f"method@{name}": name} for name in all_methods()]}
+    ConfigStore.instance().store(name="shipped_rules", node=defaults)
     with composition():
         return compose("shipped_rules")
 
@@ -166,7 +166,7 @@ def expand_model(arguments: Sequence[str]) -> list[str]:
 
 
 def quoted(value: str) -> str:
-    """What Hydra's grammar reads stays as it is; of anything else, each comma-separated part that it refuses gets quotes."""
+    """The value as Hydra's grammar can read it: if it cannot, each comma-separated part that it refuses is put in quotes."""
     if is_read(value):
         return value
     parts = value.split(",")
@@ -182,7 +182,7 @@ def is_read(value: str) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """What was wrong with the settings, in a few lines, with the nearest key where one was misspelt."""
+    """Error message of a few lines for wrong settings, with the nearest key if one was misspelt."""
     message = str(error).split("Config search path:")[0].strip()
     cause = error.__cause__
     reason = str(cause).splitlines()[0] if cause else ""

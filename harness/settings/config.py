@@ -1,7 +1,7 @@
-"""Types and ranges of every setting; the values stand in conf/*.yaml, each in one place.
+"""Defines type and range of every setting; the values are in conf/*.yaml, each in one place.
 
-A key is scientific unless its field says `operational()`: where and how a run happens, never what comes out of it.
-Only scientific keys are hashed (harness/settings/identity.py).
+A key is scientific unless its field is declared `operational()`. Operational keys decide where and how a run executes, never
+its results. Only scientific keys are hashed (harness/settings/identity.py).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def operational() -> Any:
+    """A field for a key that cannot change a run's results; it is not hashed."""
     return field(default=MISSING, metadata={"operational": True})
 
 
 def newer() -> Any:
-    """A scientific key that came after runs had been made: not hashed while null, so that those runs keep their names."""
+    """A field for a scientific key added after runs had been made: not hashed while null, so that those runs keep their names."""
     return field(default=MISSING, metadata={"newer": True})
 
 
@@ -63,8 +64,8 @@ class ModelConfig:
 class CollapseConfig:
     """Thresholds of the written rule (harness/telemetry/collapse.py), the same for every method."""
 
-    window: float = MISSING  # share of train.steps over which reward must stay low, and that sets the reference mismatch
-    min_window: int = MISSING  # steps: in a shorter one a single bad batch would decide
+    window: float = MISSING  # share of train.steps: for how long reward must stay low, and the steps of the reference mismatch
+    min_window: int = MISSING  # least window in steps; in a shorter one a single bad batch would decide
     reward_share: float = MISSING  # of the running maximum of the moving average
     entropy_floor: float = MISSING  # nat per token
     entropy_rise: float = MISSING  # times the first step's entropy
@@ -96,8 +97,8 @@ class TrainConfig:
     aggregation: str = MISSING
     divergence: str = MISSING  # the per-token score of the trust/* metrics, the same for every method
     precision: str = MISSING  # float32 | bfloat16: autocast of the learner's forward
-    token_budget: int = MISSING  # padded positions in a micro-batch
-    logprob_chunk: int = MISSING  # tokens whose logits exist at the same time
+    token_budget: int = MISSING  # most positions of a micro-batch, padding included
+    logprob_chunk: int = MISSING  # tokens whose logits are in memory at the same time
     on_collapse: str = MISSING  # mark | stop
     collapse: CollapseConfig = MISSING
 
@@ -121,13 +122,13 @@ class TrainConfig:
 class DataConfig:
     kind: str = MISSING  # chain: the embedded task; problems: a file of real problems; none: evaluation alone
     path: str | None = MISSING  # JSON Lines or Parquet
-    max_prompt_length: int = MISSING  # tokens: what this data needs; rollout and eval take theirs from here
+    max_prompt_length: int = MISSING  # tokens that this data needs; the default of rollout's limits
     max_response_length: int = MISSING
     template: str = MISSING  # evals.prompts.TEMPLATES or a file
     grader: str = MISSING  # evals.graders.GRADERS
     allow_duplicates: bool = MISSING
     allow_overlap: list[str] = MISSING  # benchmarks that the training data may contain
-    operations: list[int] | None = newer()  # chain: fewest and most of a training problem; null: evals.chain.TRAIN_OPERATIONS
+    operations: list[int] | None = newer()  # chain: [fewest, most] per training problem; null: evals.chain.TRAIN_OPERATIONS
 
     def __post_init__(self):
         one_of("data.kind", self.kind, ("chain", "problems", "none"))
@@ -139,11 +140,11 @@ class DataConfig:
 
 @dataclass
 class VllmConfig:
-    """How vLLM runs. Nothing here decides what is sampled, beyond float rounding."""
+    """How vLLM runs. These keys do not change what is sampled, beyond float rounding."""
 
     max_logprobs: int = MISSING  # ids that it may return per position
-    kv_cache_gb: float = MISSING  # 10^9 bytes for keys and values
-    sleep: bool = MISSING  # on a GPU: give weights and cache back while the learner learns
+    kv_cache_gb: float = MISSING  # memory for keys and values, in 10^9 bytes
+    sleep: bool = MISSING  # on a GPU: free the engine's weights and cache while the learner trains
     tensor_parallel: int = MISSING  # ranks that share one engine; started by torchrun or SLURM, not by vLLM
 
     def __post_init__(self):
@@ -162,7 +163,7 @@ class RolloutConfig:
     precision: str = MISSING  # float32 | float16 | bfloat16
     max_rows: int = MISSING  # responses decoded side by side
     canary_rows: int = MISSING  # fresh responses scored by engine and learner at equal weights, each step
-    vllm: VllmConfig | None = operational()  # of engine=vllm, else null
+    vllm: VllmConfig | None = operational()  # settings of engine=vllm; null for other engines
 
     def __post_init__(self):
         positive("rollout", self, "top_k", "max_prompt_length", "max_response_length", "max_rows", "canary_rows")
@@ -185,15 +186,15 @@ class RolloutConfig:
 
 @dataclass
 class MismatchConfig:
-    """How far engine and learner may be apart at equal weights (docs/rollouts.md)."""
+    """Limits on the difference between engine and learner at equal weights (docs/rollouts.md)."""
 
     action: str = operational()  # warn | mark | stop: what happens beyond token_error or kl
     token_error: float = operational()  # mean multiplicative error of a token's probability, ≥ 1; dense models
-    token_error_moe: float = operational()  # of mixtures of experts
+    token_error_moe: float = operational()  # the same for mixtures of experts
     kl: float = operational()  # nat per token, k3
     canary_tokens: int = operational()  # longest canary response after a push
-    canary_float32: float = operational()  # nat, mean |log-prob error| of the canary that stops a run; both sides in float32
-    canary_bfloat16: float = operational()  # where either side has 16 bits
+    canary_float32: float = operational()  # nat: mean |log-prob error| of a canary above which a run stops; both sides in float32
+    canary_bfloat16: float = operational()  # the same where either side has 16 bits
 
     def __post_init__(self):
         one_of("mismatch.action", self.action, ("warn", "mark", "stop"))
@@ -223,12 +224,12 @@ class EvalConfig:
 @dataclass
 class ClusterConfig:
     executor: str = operational()  # local | debug
-    processes: int | None = operational()  # side by side; null: one for each core, or for each GPU
+    processes: int | None = operational()  # workers side by side; null: one for each core, or for each GPU
     threads: int | None = operational()  # per process
-    ranks: int | None = operational()  # processes of one run, over which model and rows are divided (docs/distributed.md)
+    ranks: int | None = operational()  # processes of one run, which share model and rows (docs/distributed.md)
     device: str = operational()  # auto: a GPU where there is one | cpu | cuda
-    activation_checkpointing: bool = operational()  # compute each layer's activations again in the backward pass
-    offload_optimizer: bool = operational()  # the optimizer's moments in host memory
+    activation_checkpointing: bool = operational()  # recompute each layer's activations in the backward pass
+    offload_optimizer: bool = operational()  # keep the optimizer's moments in host memory
 
     def __post_init__(self):
         one_of("cluster.executor", self.executor, ("local", "debug"))
@@ -240,11 +241,11 @@ class ClusterConfig:
 
 @dataclass
 class SlurmConfig(ClusterConfig):
-    """cluster=slurm: what an array of jobs asks for. Names as in hydra-submitit-launcher; null leaves a choice to the site."""
+    """cluster=slurm: what an array of jobs requests. Names as in hydra-submitit-launcher; null leaves a choice to the site."""
 
     wait: bool = operational()  # show the live table until the jobs have ended
-    offline: bool = operational()  # nodes without a network: hubs are not asked, wandb writes files
-    submitit_folder: str = operational()  # each submission makes a folder of its own in here
+    offline: bool = operational()  # for nodes without a network: no hub is contacted, wandb writes files
+    submitit_folder: str = operational()  # each submission makes its own folder in this one
     name: str = operational()
     partition: str | None = operational()
     qos: str | None = operational()
@@ -255,7 +256,7 @@ class SlurmConfig(ClusterConfig):
     gpus_per_node: int | None = operational()
     gpus_per_task: int | None = operational()
     cpus_per_gpu: int | None = operational()
-    mem_gb: float | None = operational()  # of each node
+    mem_gb: float | None = operational()  # per node
     mem_per_gpu: str | None = operational()
     mem_per_cpu: str | None = operational()
     gres: str | None = operational()
@@ -264,7 +265,7 @@ class SlurmConfig(ClusterConfig):
     comment: str | None = operational()
     timeout_min: int = operational()  # time limit of one attempt
     signal_delay_s: int = operational()  # before the time limit: time to finish a step and save a checkpoint
-    max_num_timeout: int | None = operational()  # requeues after such a signal; null: as many as it takes
+    max_num_timeout: int | None = operational()  # most requeues after such a signal; null: no limit
     array_parallelism: int = operational()  # jobs of one array that run at the same time
     stderr_to_stdout: bool = operational()
     setup: list[str] | None = operational()  # lines of the batch script before the run
@@ -303,7 +304,7 @@ class TrackerConfig:
 class CheckpointConfig:
     every: int = operational()  # steps; also after the last step, and when an evaluation is the best so far
     keep_last: int = operational()
-    keep_best: int = operational()  # with the best evaluation means, beside the last; 0: none
+    keep_best: int = operational()  # checkpoints with the best evaluation means, kept beside the last ones; 0: none
 
     def __post_init__(self):
         positive("checkpoint", self, "every", "keep_last")
@@ -312,12 +313,12 @@ class CheckpointConfig:
 
 @dataclass
 class RecordConfig:
-    samples: bool = operational()  # keep every evaluation's completions, compressed
+    samples: bool = operational()  # keep the responses of every evaluation, compressed
     shadow_every: int = operational()  # steps between evaluations of every rule on the same tokens; 0: never
-    trace_prompts: int = operational()  # prompts of which responses are traced token by token at those steps; 0: none
-    trace_responses: int = operational()  # of each traced prompt
-    batches_every: int = operational()  # steps between whole recorded minibatches; 0: never
-    batch_max_mb: float = operational()  # 10^6 bytes of one recorded minibatch; more responses than fit are left out
+    trace_prompts: int = operational()  # prompts whose responses are traced token by token at those steps; 0: none
+    trace_responses: int = operational()  # traced responses per traced prompt
+    batches_every: int = operational()  # steps between recordings of a whole minibatch; 0: never
+    batch_max_mb: float = operational()  # size limit of a recorded minibatch in 10^6 bytes; responses beyond it are left out
 
     def __post_init__(self):
         not_negative("record", self, "shadow_every", "trace_prompts", "trace_responses", "batches_every")
@@ -335,7 +336,7 @@ class HarnessConfig:
 
 @dataclass
 class Config:
-    """The root."""
+    """All settings of one run."""
 
     method: Rule = MISSING
     model: ModelConfig = MISSING
@@ -366,7 +367,7 @@ class Config:
 
     def check_ranks(self) -> None:
         cluster, train, started = self.cluster, self.train, world_size()
-        if started > 1:  # torchrun or SLURM has decided
+        if started > 1:  # torchrun or SLURM has set the number of ranks
             require(cluster.ranks in (1, started), "cluster.ranks", cluster.ranks, f"{started} processes of the run were started")
             cluster.ranks = started
         rows = max(1, train.prompts_per_step * train.group_size // train.updates_per_step)

@@ -1,8 +1,8 @@
-"""Who a run is: its scientific settings, their hashes, its folder, and where it stands on disk.
+"""Derives the identity of a run from its settings: the scientific settings, their hashes, and the run's folder.
 
     runs/<experiment>/<model>/<method>/seed=<n>-<hash8>
 
-Re-issuing a sweep finds the same folders: nothing is ever overwritten, finished runs are skipped, the rest resumes.
+Re-issuing a sweep finds the same folders: nothing is ever overwritten, finished runs are skipped, and the others resume.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from methods import rule_name
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run before it starts: everything that can be wrong with its settings has been found by now."""
+    """One run before it starts. `plan_run` makes it after checking the settings."""
 
     config: Config
     preset: str  # the choice of the group `method`, with overrides of its settings
@@ -39,7 +39,7 @@ class RunPlan:
 
     @cached_property
     def data_fingerprints(self) -> dict[str, str]:
-        """Of the training data and each benchmark, by content."""
+        """Content hashes of the training data ("train") and of each benchmark."""
         prints = {"train": data_fingerprint(self.config.data)}
         for name in self.config.eval.benchmarks:
             prints[name] = benchmark_fingerprint(name, self.config.eval.root)
@@ -47,7 +47,7 @@ class RunPlan:
 
     @cached_property
     def settings(self) -> dict:
-        """The scientific settings, resolved; paths replaced by what they hold."""
+        """The scientific settings, resolved. Paths are replaced by hashes of the content that they name."""
         settings = scientific(self.config)
         settings["method"] = {"rule": self.rule} | settings["method"]
         settings["model"]["path"] = model_fingerprint(self.config.model.path, self.config.model.revision)
@@ -62,7 +62,7 @@ class RunPlan:
 
     @cached_property
     def settings_fingerprint(self) -> str:
-        """Of all that runs of one comparison must share: everything but method and seed."""
+        """Hash of the settings that runs of one comparison must share: all but method and seed."""
         return content_hash({key: value for key, value in self.settings.items() if key not in ("method", "seed")})
 
     @cached_property
@@ -74,7 +74,7 @@ class RunPlan:
         return RunFolder(Path(self.config.runs_dir) / self.run_id)
 
     def record(self) -> dict:
-        """What config.json holds."""
+        """Content of config.json."""
         identity = {key: getattr(self, key) for key in ("preset", "rule", "experiment", "model", "stress")}
         hashes = {"config_hash": self.config_hash, "settings_fingerprint": self.settings_fingerprint}
         return (
@@ -91,14 +91,14 @@ class RunPlan:
         return {"model": self.config.model.path, "data": self.config.data.path, "eval": self.config.eval.root}
 
     def prompts(self) -> dict[str, dict]:
-        """Templates by name and hash, chat template and stop tokens, of training and of evaluation."""
+        """Templates by name and hash, chat template and stop tokens, for training and for evaluation."""
         model = self.config.model
         tokenizer = load_tokenizer(model.path, model.revision)
         templates = {"train": self.config.data.template, "eval": self.config.eval.template}
         return {use: prompt_record(template, model, tokenizer) for use, template in templates.items()}
 
     def check_folder(self) -> None:
-        """ValueError if the folder holds a run of other settings (an edited or copied folder)."""
+        """Raise ValueError if the folder holds a run with other settings (an edited or copied folder)."""
         stored = self.folder.read_config()
         if stored and stored.get("config_hash") != self.config_hash:
             raise ValueError(
@@ -108,12 +108,12 @@ class RunPlan:
 
 
 def whole_path(path: str | None) -> str | None:
-    """A file or folder here as other folders see it; a hub id or builtin:… as it is."""
+    """Absolute path of a file or folder that exists; a hub id or builtin:… is returned unchanged."""
     return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
 def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -> RunPlan:
-    """Check what types and ranges cannot: files and folders named by the settings exist and are readable."""
+    """The plan of one run. Checks what types and ranges cannot, such as that named files exist and are readable."""
     check_model(config.model)
     require(config.data.kind != "none", "data", "none", "training needs data: data=chain, or data=jsonl data.path=FILE")
     check_overlap(config)
@@ -128,7 +128,7 @@ def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -
 
 
 def check_ready(config: Config) -> None:
-    """What a run needs of this machine and model. A dry run is spared: its sweep may be meant for another machine."""
+    """Raise ValueError if machine or model lack what a run needs. Not for a dry run, whose sweep may be for another machine."""
     if config.harness.dry_run:
         return
     if config.model.chat_template:
@@ -140,12 +140,12 @@ def check_ready(config: Config) -> None:
 
 
 def model_name(config: Config, choices: Mapping[str, str]) -> str:
-    """A preset's name, or the last part of the path or hub id."""
+    """Name of the model in a run's path: that of its preset, or the last part of the path or hub id."""
     return Path(config.model.path).name if choices["model"] == "hf" else choices["model"]
 
 
 def eval_settings(config: EvalConfig) -> dict:
-    """The evaluation's settings; files replaced by what they hold."""
+    """The scientific settings of evaluation. Files are replaced by hashes of their content."""
     prints = {name: benchmark_fingerprint(name, config.root) for name in config.benchmarks}
     return scientific(config) | {"root": prints, "template": template_hash(config.template)}
 
@@ -156,7 +156,7 @@ def benchmark_fingerprint(name: str, root: str | None) -> str:
 
 
 def scientific(config) -> dict:
-    """The settings that decide what comes out: all fields but the operational ones, as plain values."""
+    """All fields but the operational ones, as plain values: the settings that decide a run's results."""
     values = {}
     for f in fields(config):
         if f.metadata.get("operational"):
@@ -169,7 +169,7 @@ def scientific(config) -> dict:
 
 
 def operational(config) -> dict:
-    """The other settings: where and how a run happens."""
+    """The operational fields, as plain values: where and how a run executes."""
     values = {}
     for f in fields(config):
         value = getattr(config, f.name)
@@ -181,7 +181,7 @@ def operational(config) -> dict:
 
 
 def different_keys(settings: list[dict]) -> list[str]:
-    """Dotted keys whose values are not the same in all of the settings."""
-    flat = [flatten(one) for one in settings]
-    keys = list(dict.fromkeys(key for one in flat for key in one))
-    return [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
+    """Dotted keys whose values differ between the settings."""
+    flat = [flatten(nested) for nested in settings]
+    keys = list(dict.fromkeys(key for values in flat for key in values))
+    return [key for key in keys if any(values.get(key) != flat[0].get(key) for values in flat)]

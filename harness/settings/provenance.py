@@ -1,4 +1,4 @@
-"""Where and with what a run was made. Facts that a run finds out by itself, stored in its status."""
+"""Collects where and with what a run was made: facts that the run finds out by itself and stores in its status."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def provenance() -> dict:
 
 
 def command_line() -> str:
-    """What the user typed; workers inherit it from the process that started them."""
+    """The command that the user typed; workers inherit it from the process that started them."""
     return os.environ.get(COMMAND_VARIABLE) or shlex.join(sys.argv)
 
 
 def remember_command_line() -> None:
-    """For this process and the workers that it starts. `python -m harness` calls this first."""
+    """Store the command line for this process and the workers that it starts. `python -m harness` calls this first."""
     os.environ[COMMAND_VARIABLE] = shlex.join(["python", "-m", "harness", *sys.argv[1:]])
 
 
 @cache
 def git(*arguments: str) -> str | None:
-    """Of the checkout this code runs from; None outside one, also where the code only lies in someone else's checkout."""
+    """Output of a git command in the checkout of this code; None if git does not track the code where it lies."""
     here = Path(__file__).resolve()
 
     def run(*words: str) -> str:
@@ -66,7 +66,7 @@ def git(*arguments: str) -> str | None:
 
 
 def dirty_diff() -> str | None:
-    """How the code differs from its commit, with the names of files git does not know; None if it does not differ."""
+    """Difference between the code and its commit, with the names of untracked files; None if there is none."""
     diff, untracked = git("diff", "HEAD"), git("ls-files", "--others", "--exclude-standard")
     if not diff and not untracked:
         return None
