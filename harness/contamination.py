@@ -13,7 +13,7 @@ MAX_SHOWN = 10
 
 
 def check_overlap(config: Config) -> dict[str, list[dict]]:
-    """Shared problems that are allowed, by benchmark: {"aime24": [{"train_id": …, "eval_id": …, "kind": "exact", "overlap": 1.0}]}.
+    """Shared problems, if allowed, by benchmark: {"aime24": [{"train_id": …, "eval_id": …, "kind": "exact", "overlap": 1.0}]}.
 
     ValueError names shared problems that are not allowed. The embedded task's problems are disjoint by construction.
     """

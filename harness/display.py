@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table (or plain lines), the final table, and the plan of a dry run. Reads files only."""
+"""Shows a sweep to its user: a live table (or plain lines), the final tables, and the plan of a dry run. Reads files only."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ STATE_STYLES = {"running": "cyan", "completed": "green", "failed": "red", "colla
 
 @dataclass
 class Progress:
-    """One run as its files tell it."""
+    """Progress of one run, as its files show it."""
 
     state: str
     step: int
     steps: int
     reward: float | None = None
     score: float | None = None  # mean over benchmarks of the last evaluation
-    scored_at: int | None = None
+    scored_at: int | None = None  # step of that evaluation
     seconds_left: float | None = None
     collapse_step: int | None = None
     reason: str | None = None
@@ -73,7 +73,7 @@ class Watcher:
 
 
 class Display:
-    """Shows the runs while they go. `mode`: auto (live on a terminal, else plain) | live | plain | none."""
+    """Shows the runs while they execute. `mode`: auto (live on a terminal, else plain) | live | plain | none."""
 
     def __init__(self, plans: list[RunPlan], mode: str):
         self.plans, self.watchers = plans, [Watcher(plan) for plan in plans]
@@ -111,7 +111,7 @@ class Display:
 
     @contextmanager
     def in_background(self):
-        """Keep updating from a thread while this thread trains."""
+        """Context in which a thread keeps the display up to date while this thread trains."""
         done = threading.Event()
 
         def refresh() -> None:
@@ -142,7 +142,7 @@ class Display:
         return table
 
     def print_changes(self, looks: list[Progress]) -> None:
-        """A line per run when its state changes or a new evaluation is in."""
+        """Print a line for each run whose state has changed or that has a new evaluation."""
         for i, (plan, p) in enumerate(zip(self.plans, looks, strict=True)):
             key = (p.state, p.scored_at)
             if self._said.get(i) == key or p.state == "waiting":
@@ -161,7 +161,7 @@ class Display:
 
 
 def summary(plans: list[RunPlan]) -> str:
-    """Method × benchmark, mean ± sd over seeds at the last evaluation; then what is left to do, and what to type next."""
+    """Final tables: scores (method × benchmark, mean ± sd over seeds) and seconds; then open runs and the next command."""
     console, sums = Console(width=120), totals(plans)
     with console.capture() as captured:
         console.print(score_table(plans))
@@ -198,7 +198,7 @@ def totals(plans: list[RunPlan]) -> dict[str, float]:
 
 
 def time_table(sums: dict[str, float]) -> Table:
-    """Where the wall time went."""
+    """Table of wall time by stage, summed over all runs."""
     stages = {key.removeprefix("time/"): value for key, value in sums.items() if key.startswith("time/")}
     table = Table(title="seconds by stage, all runs", title_justify="left")
     for stage in stages:
@@ -208,9 +208,9 @@ def time_table(sums: dict[str, float]) -> Table:
 
 
 def rates(sums: dict[str, float]) -> str:
-    """Response tokens per second of one run."""
-    found = {key.rpartition("_")[2]: value for key, value in throughput(sums).items()}
-    return "tokens/s of a run: " + ", ".join(f"{stage} {value:,.0f}" for stage, value in found.items())
+    """Line with the response tokens per second of one run, by stage."""
+    by_stage = {key.rpartition("_")[2]: value for key, value in throughput(sums).items()}
+    return "tokens/s of a run: " + ", ".join(f"{stage} {value:,.0f}" for stage, value in by_stage.items())
 
 
 def closing_lines(plans: list[RunPlan]) -> list[str]:
@@ -233,7 +233,7 @@ def states(group: list[RunPlan]) -> str:
 
 
 def last_scores(folder: RunFolder) -> dict[str, float]:
-    """Mean over problems of the last evaluation, by benchmark."""
+    """Mean score over problems at the last evaluation, by benchmark."""
     scores = benchmark_means(folder.rows("evals"))
     return scores[max(scores)] if scores else {}
 
@@ -252,7 +252,7 @@ def spread(values: list[float], digits: int = 1) -> str:
 
 
 def describe(plans: list[RunPlan]) -> str:
-    """The runs, their folders, what they share and where they differ, and what exists already."""
+    """Text of a dry run: the runs with states and folders, the settings that they share, and those that differ."""
     settings = [plan.settings for plan in plans]
     varying = different_keys(settings)
     lines = [f"{len(plans)} runs"]
@@ -262,18 +262,18 @@ def describe(plans: list[RunPlan]) -> str:
     if varying:
         lines += ["", "different settings"]
         for key in varying:
-            values = list(dict.fromkeys(str(flatten(one).get(key, "–")) for one in settings))
+            values = list(dict.fromkeys(str(flatten(nested).get(key, "–")) for nested in settings))
             lines.append(f"  {key}: {', '.join(values)}")
     return "\n".join([*lines, "", matched(plans)])
 
 
 def matched(plans: list[RunPlan]) -> str:
-    """Whether nothing but method and seed differs, at each stress point for itself."""
+    """Line that says whether only method and seed differ among the runs; each stress point is compared by itself."""
     points: dict[str, set[str]] = {}
     for plan in plans:
         points.setdefault(plan.stress, set()).add(plan.settings_fingerprint)
-    prints = sorted({one for found in points.values() for one in found})
-    if any(len(found) > 1 for found in points.values()):
+    prints = sorted(set().union(*points.values()))
+    if any(len(fingerprints) > 1 for fingerprints in points.values()):
         return f"NOT matched: {len(prints)} settings fingerprints ({', '.join(prints)})"
     where = f", at each of {len(points)} stress points" if len(points) > 1 else ""
     return f"matched: nothing but method and seed differs{where} ({', '.join(prints)})"

@@ -1,4 +1,4 @@
-"""Questions about a setup, answered before a run: `python -m harness.doctor COMMAND [settings]`."""
+"""Examine a setup before a run, or a run's folder: `python -m harness.doctor COMMAND [settings]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.settings.command import exit_with
 
 
 def prompt(words: list[str]) -> int:
-    """Text, token ids and stop tokens of one prompt of the training data and of each benchmark."""
+    """Print text, token ids and stop tokens of one prompt of the training data and of each benchmark."""
     from harness.settings.compose import compose_config, expand_model
 
     config = compose_config(expand_model(words))
@@ -22,7 +22,7 @@ def prompt(words: list[str]) -> int:
 
 
 def first_problems(config) -> Iterator[tuple[str, str, Problem]]:
-    """(what for, template, problem): the first of training step 1 and of each benchmark."""
+    """(use, template, problem) for the first problem of training step 1 and of each benchmark."""
     from evals.benchmarks import load
     from harness.data import step_problems
 

@@ -1,4 +1,4 @@
-"""Are rollout engine and learner the same policy? Behind `python -m harness.doctor parity [settings]`."""
+"""Checks that rollout engine and learner are the same policy: the command `python -m harness.doctor parity [settings]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BY_POSITION = ("mismatch/abs_error_by_pos", "mismatch/k3_by_pos")
 
 
 def parity(words: list[str]) -> int:
-    """Score one batch with rollout engine and learner, and print how far apart they are (status 1 beyond a gate)."""
+    """Score one batch with rollout engine and learner, and print by how much they differ (status 1 beyond a gate)."""
     from harness.learning.model import check_model
     from harness.settings.compose import compose_config, expand_model
 
@@ -31,7 +31,7 @@ def parity(words: list[str]) -> int:
 
 
 def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
-    """The mismatch metrics of training step 1's responses, the gates, and what was compared."""
+    """Mismatch metrics of training step 1's responses, their gates, and a heading that says what was compared."""
     from harness.data import step_problems, training_prompts
     from harness.distributed import init_ranks
     from harness.learning.learner import Learner

@@ -1,4 +1,4 @@
-"""Is a run folder whole? Behind `python -m harness.doctor run FOLDER…`. Reads only."""
+"""Checks that a run folder is whole: the command `python -m harness.doctor run FOLDER…`. It changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, content
 
 
 def run(words: list[str]) -> int:
-    """Re-check the hashes, rows and samples of run folders, or of all below a folder."""
+    """Check the hashes, rows and samples of run folders, or of all run folders below a folder."""
     if not words:
         raise ValueError("name a run folder, or a folder that holds some: python -m harness.doctor run runs")
     folders = list(find_runs(*words))
@@ -77,14 +77,14 @@ def check_steps(folder: RunFolder) -> Iterator[str]:
 
 
 def check_evaluations(folder: RunFolder) -> Iterator[str]:
-    """Every evaluation is of the same problems, and a completed run has all of them."""
+    """Report evaluations that lack some of the problems, and evaluations that a completed run lacks."""
     problems: dict[int, set] = {}
     for row in folder.rows("evals"):
         problems.setdefault(row["step"], set()).add((row["benchmark"], row["problem_id"]))
     everything = set().union(*problems.values()) if problems else set()
-    for step, found in sorted(problems.items()):
-        if found != everything:
-            share = f"{len(found)} of {len(everything)} problems"
+    for step, evaluated in sorted(problems.items()):
+        if evaluated != everything:
+            share = f"{len(evaluated)} of {len(everything)} problems"
             yield f"evals.jsonl: the evaluation at step {step} has {share}; the run's command repeats it"
     missing = sorted(folder.planned_evaluations(folder.last_step()) - problems.keys()) if folder.state == "completed" else []
     if missing:

@@ -3,8 +3,9 @@
 python -m harness.evaluate model=FOLDER_OR_HUB_ID eval=aime eval.root=FOLDER eval.n=16
 python -m harness.evaluate --run RUN --step best [eval=aime]
 
-Settings are those of the main job (groups model, eval, rollout, data); data=none, unless eval=chain. With --run the run's own
-model and evaluation settings hold where nothing else is said. Killed and typed again it goes on; nothing is overwritten.
+Settings are those of the main job (groups model, eval, rollout, data). The default is data=none, unless eval=chain. With --run,
+the run's model is evaluated under the run's own evaluation settings, except for those given here. After an interruption the same
+command resumes the evaluation; nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ SAMPLE_KEY = ("step", "benchmark", "problem_id", "sample")
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation: settings, and the checkpoint whose weights replace the model's (None: the model as it is)."""
+    """One evaluation: its settings, and the checkpoint whose weights replace those of the model (None: the model as it is)."""
 
     config: Config
     trained: Trained | None
@@ -55,7 +56,7 @@ class Job:
         return self.trained.step if self.trained else 0
 
     def identity(self) -> dict:
-        """What decides the samples: an interrupted evaluation goes on only under the same."""
+        """All that decides the samples: an interrupted evaluation is resumed only under the same identity."""
         model = self.config.model
         settings = eval_settings(self.config.eval)
         del settings["every"], settings["max_rows"]
@@ -71,7 +72,7 @@ class Job:
         }
 
     def folder(self) -> Path:
-        """--out, else evaluations/<model>/<hash8> here, or <run>/evaluations/step=<n>-<hash8>."""
+        """Folder of the results: --out, else evaluations/<model>/<hash8> here, or <run>/evaluations/step=<n>-<hash8>."""
         short = content_hash(self.identity())[:8]
         if self.out or not self.trained:
             return self.out or Path("evaluations") / Path(self.config.model.path.replace(":", "-")).name / short
@@ -79,7 +80,7 @@ class Job:
 
 
 def read_job(words: Sequence[str]) -> Job:
-    """From the command line. `run=`, `step=` and `out=` may be typed like settings, and `n=` is short for `eval.n=`."""
+    """The evaluation that a command line asks for. `run=`, `step=`, `out=` may be typed like settings; `n=` means `eval.n=`."""
     words = [f"eval.{word}" if word.startswith("n=") else word for word in words]
     words = [f"--{word}" if word.partition("=")[0] in ("run", "step", "out") else word for word in words]
     style = argparse.RawTextHelpFormatter
@@ -92,8 +93,8 @@ def read_job(words: Sequence[str]) -> Job:
     trained = find_trained(arguments.run, arguments.step) if arguments.run else None
     if trained:
         trained.require_model()
-    own = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
-    config = compose_config([*default_data(own), *expand_model(own)])
+    overrides = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
+    config = compose_config([*default_data(overrides), *expand_model(overrides)])
     check_model(config.model)
     require(bool(config.eval.benchmarks), "eval.benchmarks", config.eval.benchmarks, "name one at least")
     if trained:
@@ -102,7 +103,7 @@ def read_job(words: Sequence[str]) -> Job:
 
 
 def check_files(trained: Trained, config: Config, chosen: set[str]) -> None:
-    """ValueError if a benchmark or template that the run brings, and nobody has chosen anew, no longer reads as it did."""
+    """Raise ValueError if a benchmark or template of the run has changed since, unless `chosen` keys replace it."""
     if "eval" in chosen:
         return
     stored, present, changed = trained.config["settings"]["eval"], eval_settings(config.eval), []
@@ -116,20 +117,20 @@ def check_files(trained: Trained, config: Config, chosen: set[str]) -> None:
 
 
 def default_data(overrides: Sequence[str]) -> list[str]:
-    """data=none brings lengths and template for real problems; the embedded task keeps its own."""
+    """Override data=none, which has lengths and template for real problems; none for the embedded task or with a data group."""
     chosen = dict(word.partition("=")[::2] for word in overrides)
     return [] if "data" in chosen or chosen.get("eval", "chain").startswith("chain") else ["data=none"]
 
 
 def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
-    """The run's own settings as overrides; those of a group that is chosen anew (eval=aime) give way."""
+    """The run's settings as overrides, without those of groups that the user's overrides choose anew (eval=aime)."""
     if any(word.startswith("model") for word in overrides):
         raise ValueError("--run brings its own model: leave model=… out")
     chosen = {word.partition("=")[0] for word in overrides}
     sections = {name: dict(trained.config["settings"][name]) for name in ("model", "eval", "rollout")}
     sections["model"]["path"] = trained.config["paths"]["model"]
     sections["eval"] |= {"root": trained.config["paths"]["eval"], "template": trained.config["prompts"]["eval"]["template"]}
-    sections["data"] = {"template": trained.config["prompts"]["train"]["template"]}  # which a newly chosen eval group takes up
+    sections["data"] = {"template": trained.config["prompts"]["train"]["template"]}  # the default of a newly chosen eval group
     engine = [] if "rollout" in chosen else [f"rollout={sections['rollout']['engine']}"]
     kept = [*engine, f"seed={trained.config['seed']}"]
     for section in sections.keys() - chosen:
@@ -138,7 +139,7 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
 
 
 def run_job(job: Job) -> Path:
-    """Evaluate what is left and return the folder: evaluation.json, evals.jsonl, samples/ as in a run's folder."""
+    """Evaluate the remaining questions. Returns the folder, with evaluation.json, and evals.jsonl and samples/ as in a run's."""
     check_answers(job.config)
     folder = job.folder()
     if is_complete(read_record(job, folder)):
@@ -148,7 +149,7 @@ def run_job(job: Job) -> Path:
     if not lock.acquire():
         raise ValueError(f"another process is at work in {folder}: wait for it, or give another --out")
     try:
-        record = read_record(job, folder)  # again: another process may have ended in between
+        record = read_record(job, folder)  # read again: another process may have finished in the meantime
         if not is_complete(record):
             sample_rest(job, folder, record)
     finally:
@@ -169,7 +170,7 @@ def read_record(job: Job, folder: Path) -> dict:
 
 
 def sample_rest(job: Job, folder: Path, record: dict) -> None:
-    """All questions without a row yet. Samples go to disk before the rows that count them."""
+    """Sample and grade all questions without a row. Samples are written before the rows that summarise them."""
     config, partial = job.config, folder / "samples" / f"step={job.step}.jsonl"
     tokenizer = load_tokenizer(config.model.path, config.model.revision)
     paths = {"model": config.model.path, "eval": config.eval.root}
@@ -191,7 +192,7 @@ def sample_rest(job: Job, folder: Path, record: dict) -> None:
 
 
 def loaded_engine(job: Job, tokenizer, prompts: list[list[int]]) -> RolloutEngine:
-    """The engine with the job's weights, proven on a few of the prompts."""
+    """The engine with the job's weights, checked against the model on a few of the prompts."""
     config = job.config
     model = job.trained.load() if job.trained else load_model(config.model)
     engine = make_engine(config, model, tokenizer, init_ranks(config.cluster.device))
@@ -206,7 +207,7 @@ def unanswered(questions: list[Question], folder: Path, step: int) -> list[Quest
 
 
 def timed(batches: Iterator[list[Sample]], record: dict, num_done: int, num_questions: int) -> Iterator[list[Sample]]:
-    """Pass batches on; add their seconds (sampling and grading) and tokens to the record, and say how far it is."""
+    """Yield the batches; add their seconds (sampling and grading) and tokens to the record, and print the progress."""
     start = time.perf_counter()
     for samples in batches:
         record["seconds"] = round(record["seconds"] + time.perf_counter() - start, 3)
@@ -223,7 +224,7 @@ def rate(record: dict) -> str:
 
 
 def show(folder: Path, console: Console) -> None:
-    """The table at the end, from the stored samples."""
+    """Print the table of scores from the stored samples."""
     record = read_json(folder / "evaluation.json")
     path = folder / "samples" / f"step={record['identity']['step']}.jsonl.gz"
     by_benchmark = {name: summary for (_, name), summary in summaries(read_samples(path)).items()}

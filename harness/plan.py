@@ -1,6 +1,7 @@
-"""What a sweep would take, before anything is queued: `python -m harness.plan experiment=qwen3_1p7b [KEY=VALUE …]`.
+"""Estimate what a sweep needs before anything is queued: `python -m harness.plan experiment=qwen3_1p7b [KEY=VALUE …]`.
 
-Runs, tokens, memory of each rank by part and whether it fits, disk and device-hours. No weights and no data are read.
+It shows runs, tokens, memory of each rank by part and whether it fits, disk and device-hours. It reads no weights and no training
+data.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ def make_plan(options: argparse.Namespace) -> dict:
 
     runs = cells(expand_model(options.overrides))
     distinct = {without_seed(run): run for run in runs}
-    composed = {key: compose_config(run) for key, run in distinct.items()}  # all are checked
-    points = {key: json.dumps(settings_of(config)) for key, config in composed.items()}  # mostly methods alone differ
+    composed = {key: compose_config(run) for key, run in distinct.items()}  # so that errors in any of them show
+    points = {key: json.dumps(settings_of(config)) for key, config in composed.items()}  # most runs differ in the method alone
     unique = {point: composed[key] for key, point in points.items()}
     estimates = {point: estimate(config, options) for point, config in unique.items()}
-    fullest = max(estimates.values(), key=lambda one: one["memory"]["peak_device"])
+    fullest = max(estimates.values(), key=lambda record: record["memory"]["peak_device"])
     return fullest | {
         "runs": [{"overrides": run} for run in runs],
         "num_points": len(estimates),
@@ -63,7 +64,7 @@ def make_plan(options: argparse.Namespace) -> dict:
 
 
 def estimate(config: Config, options: argparse.Namespace) -> dict:
-    """Of one run."""
+    """Record of the estimates for one run."""
     shape = Shape(shape_config(config.model))
     rates, mean_response = choose_rates(options, config, shape)
     tokens, parts = work(config, mean_response), memory_parts(config, shape)
@@ -80,7 +81,7 @@ def estimate(config: Config, options: argparse.Namespace) -> dict:
 
 
 def cells(words: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run: the sweep of the command line, and what the experiment sweeps beside it."""
+    """Overrides of each run: every combination of the values swept on the command line and in the experiment's own sweep."""
     from hydra import compose
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -107,7 +108,7 @@ def without_seed(run: list[str]) -> tuple[str, ...]:
 
 
 def choose_rates(options: argparse.Namespace, config: Config, shape: Shape) -> tuple[Rates | None, float]:
-    """(rates, mean response length); None without a run or a GPU to take them from."""
+    """(rates, mean response length). Rates are None without --like and --gpu."""
     half = config.rollout.max_response_length / 2
     if options.like:
         rates, length = measured_rates(options.like)
@@ -125,23 +126,23 @@ def memory_record(parts: list[Part], gpu: str | None) -> dict:
 
 
 def summed_hours(runs: list[dict]) -> dict | None:
-    """`each` is the mean over runs; the rates are the first one's."""
+    """Device-hours over runs: `each` is their mean, `all` their sum; `rates` are those of the first run. None if unknown."""
     hours = [run["device_hours"] for run in runs]
     if None in hours:
         return None
-    total = sum(each["each"] for each in hours)
+    total = sum(run_hours["each"] for run_hours in hours)
     return {"each": round(total / len(runs), 2), "all": round(total, 1), "rates": hours[0]["rates"]}
 
 
 def settings_of(config: Config) -> dict:
-    """What decides a run's cost: all but method and seed."""
+    """All settings but method and seed: those that decide a run's cost."""
     record = asdict(config)
     del record["method"], record["seed"]
     return record
 
 
 def lines(plan: dict) -> list[str]:
-    """The plan as people read it."""
+    """The plan as lines of text."""
     model, tokens, memory, hours = plan["model"], plan["tokens"], plan["memory"], plan["device_hours"]
     several, each = plan["num_points"] > 1, f"of {plan['steps']} steps, {plan['ranks']} rank(s) each"
     active = f", {model['active'] / 1e9:.2f} B active" if model["active"] != model["parameters"] else ""

@@ -1,7 +1,7 @@
-"""Other rules on recorded minibatches: `python -m harness.replay RUN… --methods cppo,"cppo method.delta=0.1" [--out FILE.json]`.
+"""Apply other rules to recorded minibatches: `python -m harness.replay RUN… --methods cppo,"cppo method.delta=0.1"`.
 
-A method is a registered rule, a preset of one or a plug-in, with overrides of its settings if wanted. Rules and settings need not
-have existed when the run was made. What the columns mean: docs/recordings.md.
+A method is a registered rule, a preset of one or a plug-in, optionally with overrides of its settings. Rules and settings need
+not have existed when the run was made. docs/recordings.md explains the columns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
 
 
 def split_methods(text: str) -> list[str]:
-    """At the commas that are outside brackets; empty entries are left out.
+    """Split a list at the commas outside of brackets; empty entries are left out.
 
     >>> split_methods("cppo,dppo method.delta=0.1")
     ['cppo', 'dppo method.delta=0.1']
@@ -57,7 +57,7 @@ def asked_rule(words: str) -> Rule:
 
 
 def replay_run(folder: RunFolder, rules: dict[str, Rule], by_position: bool) -> list[dict]:
-    """Rows of one run, and its table on the way: the sums of all steps before the shares."""
+    """Rows of one run. Also prints its table, whose shares come from sums over all steps."""
     rows, pooled = [], {}
     for facts, name, sums in replay_sums(folder, rules):
         when = {key: facts[key] for key in ("step", "update", "num_dropped")}

@@ -1,7 +1,7 @@
 """Grade stored samples again, without a model: `python -m harness.rescore RUNS… [--grader math_verify]`.
 
 For each samples/step=<n>.jsonl.gz below the folders it writes step=<n>.<grader>-<version>.jsonl.gz beside it: a row for each
-sample with the new verdict and the old one. Stored samples and evals.jsonl are never touched. Prints what changed.
+sample with the new verdict and the old one. Stored samples and evals.jsonl are never changed. It prints what changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_TAIL = 60  # characters of a response shown in an example
 
 @dataclass
 class Change:
-    """What became of the samples of one benchmark that one pair of graders saw."""
+    """Changes of verdict for the samples of one benchmark, from one old grader to one new grader."""
 
     counts: Counter = field(default_factory=Counter)  # (old verdict, new verdict) -> samples
     examples: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -35,7 +35,7 @@ class Change:
             self.examples[verdicts].append(example(before, after))
 
     def lines(self, title: str) -> Iterator[str]:
-        """How often each verdict became which other, with examples."""
+        """Lines of text: how often each verdict changed into which other one, with examples."""
         total = self.counts.total()
         shares = (sum(n for verdicts, n in self.counts.items() if verdicts[i] == "correct") / total for i in (0, 1))
         changed = {verdicts: n for verdicts, n in self.counts.most_common() if verdicts[0] != verdicts[1]}
@@ -54,15 +54,15 @@ def example(before: Sample, after: Sample) -> str:
 
 def sample_files(roots: Sequence[Path]) -> list[Path]:
     """Every stored evaluation at or below the folders, in a stable order."""
-    found = [path for root in roots for path in root.rglob("samples/step=*.jsonl.gz") if ORIGINAL.fullmatch(path.name)]
-    if not found:
+    paths = [path for root in roots for path in root.rglob("samples/step=*.jsonl.gz") if ORIGINAL.fullmatch(path.name)]
+    if not paths:
         where = ", ".join(map(str, roots))
         raise ValueError(f"no samples/step=<n>.jsonl.gz under {where}: runs with record.samples=true keep them")
-    return sorted(set(found))
+    return sorted(set(paths))
 
 
 def rescore(path: Path, graders: dict[str, Grader], wanted: str | None) -> list[tuple[Sample, Sample]]:
-    """(before, after) of each sample of one file; the new verdicts go beside it."""
+    """(before, after) of each sample of one file. Writes the new verdicts to a file beside it."""
     before = read_samples(path)
     name = wanted or grader_name(before[0].grader)
     if name not in graders:
@@ -88,7 +88,7 @@ def rescore(path: Path, graders: dict[str, Grader], wanted: str | None) -> list[
 
 
 def grader_name(version: str) -> str:
-    """The name that make_grader knows.
+    """Name for make_grader of the grader with this version.
 
     >>> grader_name("integer/1+math_dapo/1")
     'integer+math_dapo'

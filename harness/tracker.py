@@ -1,9 +1,9 @@
-"""A mirror of the stored metrics in Weights & Biases, under the same keys. The only file that imports wandb.
+"""Mirrors the stored metrics to Weights & Biases under the same keys. The only file that imports wandb.
 
     python -m harness -m … tracker=wandb              while training; offline unless tracker.mode=online
-    python -m harness.tracker sync runs [--online]    later, from what is stored: replaces what was mirrored before
+    python -m harness.tracker sync runs [--online]    later, from the stored rows; replaces an earlier mirror
 
-The run folder is the truth: whatever goes wrong here is logged, and training goes on.
+The run folder remains the reference: an error of the mirror is logged, and training goes on.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from harness.store import RunFolder, find_runs
 from harness.telemetry.collapse import benchmark_means
 
 log = logging.getLogger(__name__)
-FINISH_SECONDS = 60  # for what was not uploaded yet: without a network wandb would wait for ever
+FINISH_SECONDS = 60  # limit for the upload at the end: without a network wandb would wait for ever
 
 
 class Tracker:
-    """Mirrors nothing."""
+    """Tracker that mirrors nothing, for tracker=none."""
 
     def log(self, row: dict) -> None: ...
 
@@ -44,7 +44,7 @@ class Tracker:
 
 
 def harmless(call: Callable) -> Callable:
-    """A failure of the mirror is logged and ends the mirror, never the run."""
+    """Wrap a method so that its failure is logged and ends the mirror, never the run."""
 
     @functools.wraps(call)
     def guarded(self, *arguments) -> None:
@@ -61,7 +61,7 @@ def harmless(call: Callable) -> Callable:
 
 
 class WandbTracker(Tracker):
-    """One wandb run for a run folder, whatever the number of attempts. It starts with the first row."""
+    """Mirror of one run folder in one wandb run, whatever the number of attempts. The wandb run starts with the first row."""
 
     def __init__(self, folder: RunFolder, record: dict, config: TrackerConfig, resume: str | None = "allow"):
         self.folder, self.record, self.config, self.resume = folder, record, config, resume
@@ -91,10 +91,10 @@ class WandbTracker(Tracker):
 
 
 def start(folder: RunFolder, record: dict, config: TrackerConfig, resume: str | None):
-    """A wandb run whose x axis is our step: its own counter can't go back to a checkpoint."""
+    """A wandb run whose x axis is the training step: wandb's own counter can't go back to a checkpoint."""
     import wandb
 
-    if config.mode == "online" and not wandb.login(prompt=False):  # whose question a live table would hide
+    if config.mode == "online" and not wandb.login(prompt=False):  # no prompt: a live table would hide it
         raise RuntimeError("no API key (wandb login), or WANDB_MODE says otherwise")
     bounded = {"finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
     quiet = {"console": "off", "x_disable_stats": True, "x_disable_meta": True, "disable_git": True, "disable_code": True}
@@ -116,7 +116,7 @@ def start(folder: RunFolder, record: dict, config: TrackerConfig, resume: str | 
 
 
 def wandb_id(folder: RunFolder) -> str:
-    """Drawn once for a run folder and kept in it."""
+    """Id of the wandb run, drawn once for a run folder and stored in it."""
     path = folder.path / "wandb.json"
     stored = read_json(path)
     if stored is None:
@@ -126,7 +126,7 @@ def wandb_id(folder: RunFolder) -> str:
 
 
 def evaluation_summaries(rows: list[dict]) -> list[dict]:
-    """For each evaluated step eval/<benchmark> and eval/mean, from rows of evals.jsonl."""
+    """One row for each evaluated step with eval/<benchmark> and eval/mean, from rows of evals.jsonl."""
     return [
         {"step": step, "eval/mean": mean(scores.values())} | {f"eval/{name}": score for name, score in scores.items()}
         for step, scores in benchmark_means(rows).items()
@@ -138,7 +138,7 @@ def make_tracker(config: TrackerConfig, plan: RunPlan) -> Tracker:
 
 
 def sync(roots: list[Path], config: TrackerConfig) -> list[str]:
-    """Replay stored runs into wandb; what was there under the same ids is replaced. Returns what failed."""
+    """Replay stored runs into wandb, replacing earlier mirrors with the same ids. Returns the folders that failed."""
     failed, folders = [], list(find_runs(*roots))
     if not folders:
         raise ValueError(f"no runs under {', '.join(map(str, roots))}: give run folders, or folders that hold them")

@@ -28,17 +28,17 @@ TAIL_BYTES = 1 << 16
 
 
 def status(chosen: argparse.Namespace) -> int:
-    """The state of every run in a table. Exit status 1 if one has failed or is lost."""
+    """Show the state of every run in a table. Exit status 1 if one has failed or is lost."""
     states = look(folders(chosen))
     if chosen.json:
-        print(json.dumps([dataclasses.asdict(one) for one in states], indent=1))
+        print(json.dumps([dataclasses.asdict(run) for run in states], indent=1))
     else:
         show(table(states), summary(states))
     return int(is_bad(states))
 
 
 def watch(chosen: argparse.Namespace) -> int:
-    """The table of `status`, until nothing is left to wait for. Where the output is no terminal: a table for each change."""
+    """Show the table of `status` until no run is waiting or running. Without a terminal, print a table for each change."""
     console, last = Console(), None
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
@@ -47,29 +47,29 @@ def watch(chosen: argparse.Namespace) -> int:
                 live.update(table(states), refresh=True)
             elif states != last:
                 show(table(states), summary(states))
-            if not any(one.state in ("running", "pending", "silent") for one in states):
+            if not any(run.state in ("running", "pending", "silent") for run in states):
                 return int(is_bad(states))
             last = states
             time.sleep(chosen.every)
 
 
 def cancel(chosen: argparse.Namespace) -> int:
-    """End the jobs of these runs. Those that work save a checkpoint if SLURM's KillWait leaves them the time."""
-    states = [one for one in look(folders(chosen)) if one.job_state and one.job_state not in scheduler.ENDED]
-    for one in states:
-        folder = RunFolder(Path(one.folder))
+    """Cancel the jobs of these runs. Running ones save a checkpoint if SLURM's KillWait leaves them the time."""
+    states = [run for run in look(folders(chosen)) if run.job_state and run.job_state not in scheduler.ENDED]
+    for run in states:
+        folder = RunFolder(Path(run.folder))
         dataclasses.replace(read_submission(folder), cancelled=now()).write(folder)
-    scheduler.cancel([one.job_id for one in states])
+    scheduler.cancel([run.job_id for run in states])
     print(f"cancelled {len(states)} jobs; python -m slurm resubmit goes on with their runs")
     return 0
 
 
 def resubmit(chosen: argparse.Namespace) -> int:
-    """Submit what failed, was lost or cancelled; never what is finished, waits or works."""
+    """Submit the runs that failed, were lost or cancelled again; never finished, waiting or running ones."""
     states = look(folders(chosen))
-    taken = [one for one in states if one.state in RESUBMITTED and one.job_id]
+    taken = [run for run in states if run.state in RESUBMITTED and run.job_id]
     print(f"{summary(states)}\nresubmitting {len(taken)}", flush=True)
-    if stray := [one for one in states if one.state in ("lost", "failed", "preempted") and not one.job_id]:
+    if stray := [run for run in states if run.state in ("lost", "failed", "preempted") and not run.job_id]:
         print(f"{len(stray)} runs were never submitted: give the command of their sweep again, with cluster=slurm")
     for group in by_folder(taken):
         submit_again(group, chosen.overrides)
@@ -77,20 +77,20 @@ def resubmit(chosen: argparse.Namespace) -> int:
 
 
 def by_folder(states: list[RunState]) -> Iterator[list[RunState]]:
-    """Overrides are read in the folder where they were typed."""
-    place = lambda one: read_submission(RunFolder(Path(one.folder))).cwd
+    """Groups of runs submitted from the same directory, since overrides are read in the directory where they were typed."""
+    place = lambda run: read_submission(RunFolder(Path(run.folder))).cwd
     for cwd in dict.fromkeys(map(place, states)):
-        yield [one for one in states if place(one) == cwd]
+        yield [run for run in states if place(run) == cwd]
 
 
 def submit_again(states: list[RunState], extra: list[str]) -> None:
     from harness.settings.compose import compose_plan  # imports torch, which the other commands do without
     from slurm.submit import submit
 
-    submissions = [read_submission(RunFolder(Path(one.folder).absolute())) for one in states]
-    paths = [Path(one.folder).absolute() for one in states]
+    paths = [Path(run.folder).absolute() for run in states]
+    submissions = [read_submission(RunFolder(path)) for path in paths]
     with chdir(submissions[0].cwd):
-        overrides = [[*one.overrides, *extra] for one in submissions]
+        overrides = [[*submission.overrides, *extra] for submission in submissions]
         plans = [compose_plan(words) for words in overrides]
         for plan, path in zip(plans, paths, strict=True):
             if plan.folder.path.absolute() != path:
@@ -99,29 +99,30 @@ def submit_again(states: list[RunState], extra: list[str]) -> None:
 
 
 def logs(chosen: argparse.Namespace) -> int:
-    """Every attempt in a line, then the end of what the last one (or --attempt) wrote."""
+    """Print a line for each attempt, then the end of the output of the last one (or of --attempt)."""
     for folder in folders(chosen):
         attempts = folder.attempts()
         print(f"== {folder.path}")
-        for one in attempts:
-            print(describe_attempt(one, is_last=one is attempts[-1]))
+        for attempt in attempts:
+            print(describe_attempt(attempt, is_last=attempt is attempts[-1]))
         number = chosen.attempt or (attempts[-1]["number"] if attempts else 0)
         for path in log_files(folder, number):
             print(f"-- {path}\n{tail(path, chosen.lines)}")
     return 0
 
 
-def describe_attempt(one: dict, is_last: bool) -> str:
-    state = "lost with its node" if one["state"] == "running" and not is_last else one["state"]
-    where = f"{one.get('host')}, job {one.get('slurm_job_id') or '–'}"
-    ended = f"{one.get('started')} to {one.get('ended', '…')}"
-    return f"attempt {one['number']}: {state}, {ended}, {where}" + (f": {one['reason']}" if one.get("reason") else "")
+def describe_attempt(attempt: dict, is_last: bool) -> str:
+    state = "lost with its node" if attempt["state"] == "running" and not is_last else attempt["state"]
+    where = f"{attempt.get('host')}, job {attempt.get('slurm_job_id') or '–'}"
+    period = f"{attempt.get('started')} to {attempt.get('ended', '…')}"
+    reason = f": {attempt['reason']}" if attempt.get("reason") else ""
+    return f"attempt {attempt['number']}: {state}, {period}, {where}{reason}"
 
 
 def log_files(folder: RunFolder, number: int) -> list[Path]:
-    found = sorted((folder.path / "logs").glob(f"attempt_{number}.*"))
+    paths = sorted((folder.path / "logs").glob(f"attempt_{number}.*"))
     submission = read_submission(folder)
-    return [path for path in found if path.suffix in (".out", ".log", ".txt")] + (submission.logs() if submission else [])
+    return [path for path in paths if path.suffix in (".out", ".log", ".txt")] + (submission.logs() if submission else [])
 
 
 def tail(path: Path, lines: int) -> str:
@@ -131,32 +132,33 @@ def tail(path: Path, lines: int) -> str:
 
 
 def folders(chosen: argparse.Namespace) -> list[RunFolder]:
-    found = list(find_folders(*chosen.runs))
-    if not found:
+    run_folders = list(find_folders(*chosen.runs))
+    if not run_folders:
         raise ValueError(f"no runs in {', '.join(map(str, chosen.runs))}: submit some with python -m harness -m … cluster=slurm")
-    return found
+    return run_folders
 
 
 def table(states: list[RunState]) -> Table:
-    found = Table(title=summary(states), title_justify="left")
+    shown = Table(title=summary(states), title_justify="left")
     for name in ("method", "seed", "state", "step", "attempts", "job", "nodes", "note"):
-        found.add_column(name, justify="right" if name in ("seed", "step", "attempts") else "left", overflow="fold")
-    for one in states:
-        step = f"{one.step}/{one.steps}" if one.steps else ""
-        state = Text(one.state, STYLES.get(one.state, ""))
-        found.add_row(one.preset, one.seed, state, step, str(one.attempts), one.job_id or "", one.nodes, Text(one.note))
-    return found
+        shown.add_column(name, justify="right" if name in ("seed", "step", "attempts") else "left", overflow="fold")
+    for run in states:
+        step = f"{run.step}/{run.steps}" if run.steps else ""
+        state = Text(run.state, STYLES.get(run.state, ""))
+        shown.add_row(run.preset, run.seed, state, step, str(run.attempts), run.job_id or "", run.nodes, Text(run.note))
+    return shown
 
 
 def summary(states: list[RunState]) -> str:
-    counts = Counter(one.state for one in states)
+    counts = Counter(run.state for run in states)
     return f"{len(states)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.most_common())
 
 
-def show(found: Table, closing: str) -> None:
+def show(states_table: Table, counts: str) -> None:
+    """Print the table, and the next command if `counts` (see `summary`) names lost or failed runs."""
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(found)
-    if "lost" in closing or "failed" in closing:
+    console.print(states_table)
+    if "lost" in counts or "failed" in counts:
         console.print("next: python -m slurm logs RUN, then python -m slurm resubmit RUNS", highlight=False)
 
 
@@ -165,11 +167,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(function: Callable[[argparse.Namespace], int], **flags: dict) -> None:
-        one = commands.add_parser(function.__name__, help=function.__doc__.split("\n")[0], description=function.__doc__)
-        one.add_argument("runs", nargs="*", help="run folders, or folders that hold them (default: runs)")
+        subparser = commands.add_parser(function.__name__, help=function.__doc__.split("\n")[0], description=function.__doc__)
+        subparser.add_argument("runs", nargs="*", help="run folders, or folders that hold them (default: runs)")
         for name, options in flags.items():
-            one.add_argument(f"--{name}", **options)
-        one.set_defaults(function=function)
+            subparser.add_argument(f"--{name}", **options)
+        subparser.set_defaults(function=function)
 
     command(status, json={"action": "store_true", "help": "a list of records for programs"})
     command(watch, every={"type": float, "default": 5.0, "help": "seconds between looks"})

@@ -23,13 +23,13 @@ from slurm.scheduler import address_of_first_node
 
 log = logging.getLogger("harness.slurm")
 
-TAKEOVER_SECONDS = 3 * STALE_SECONDS  # until the lock of a lost node counts as dead and was watched
+TAKEOVER_SECONDS = 3 * STALE_SECONDS  # longest wait for a lost node's lock, until it is stale and has been watched
 RETRY_SECONDS = 5
 REASONS = {"SIGUSR2": "SIGUSR2: time limit or preemption", "SIGTERM": "SIGTERM: SLURM ended the job"}
 
 
 class SlurmStop(StopRequest):
-    """Also hears the warning before the time limit or a preemption, and says once when that warning comes too late."""
+    """A stop request also made by SLURM's signal before a time limit or preemption. Warns once if that signal comes too late."""
 
     def __init__(self, folder: RunFolder, signal_delay_s: int):
         super().__init__()
@@ -47,14 +47,14 @@ class SlurmStop(StopRequest):
 
 
 def seconds_to_safe_point(folder: RunFolder, steps: int = 50) -> float | None:
-    """From a signal to a saved checkpoint at worst, as the last steps measured it; None before the first checkpoint."""
+    """Longest time from a signal to a saved checkpoint, from the last `steps` steps; None before the first checkpoint."""
     rows = folder.tail("metrics", steps)
     checkpoints = [row["time/checkpoint"] for row in rows if "time/checkpoint" in row]
     return max(row["time/step"] for row in rows) + max(checkpoints) if checkpoints else None
 
 
 def too_short(folder: RunFolder, signal_delay_s: int) -> str | None:
-    """What is wrong with the time between signal and kill, for the speed this run was seen to have."""
+    """Message if the time between signal and kill is too short for the speed of this run so far, else None."""
     seconds = seconds_to_safe_point(folder)
     if seconds is None or seconds <= signal_delay_s:
         return None
@@ -65,8 +65,8 @@ def too_short(folder: RunFolder, signal_delay_s: int) -> str | None:
 
 
 def run(overrides: list[str], run_id: str, launch: str) -> None:
-    """The function that submitit calls. All that it is told are plain values."""
-    logging.getLogger("harness").setLevel(logging.INFO)  # "resuming after step 7" belongs into the attempt's log
+    """The function that submitit calls; its arguments are plain values."""
+    logging.getLogger("harness").setLevel(logging.INFO)  # so that "resuming after step 7" is in the attempt's log
     join_torch()
     plan = compose_plan(overrides)
     if plan.run_id != run_id:
@@ -80,7 +80,7 @@ def run(overrides: list[str], run_id: str, launch: str) -> None:
 
 
 def attempt_when_free(plan: RunPlan, stop: StopRequest, launch: str) -> str:
-    """A lost node cannot release its lock: wait until the lock is known to be dead."""
+    """Attempt the run, again and again while another process owns it: the lock of a lost node has to become stale first."""
     end = time.monotonic() + TAKEOVER_SECONDS
     while (state := attempt(plan, train, stop, launch)) == BUSY and not current_ranks().any(stop() or time.monotonic() > end):
         time.sleep(RETRY_SECONDS)
@@ -88,7 +88,7 @@ def attempt_when_free(plan: RunPlan, stop: StopRequest, launch: str) -> str:
 
 
 def train(plan: RunPlan, stop: StopRequest) -> str:
-    """harness.run.train, with all output of this attempt in a file of its own."""
+    """Call harness.run.train, with all output of this attempt in a separate file."""
     with importing():
         from harness.run import train
 
@@ -100,7 +100,7 @@ def train(plan: RunPlan, stop: StopRequest) -> str:
 
 @contextmanager
 def output_to(path: Path):
-    """Standard output and errors of this process and its children go to the file's end meanwhile."""
+    """Context in which standard output and errors of this process and its children are appended to a file."""
     sys.stdout.flush(), sys.stderr.flush()
     path.parent.mkdir(parents=True, exist_ok=True)
     before = [os.dup(1), os.dup(2)]
@@ -116,7 +116,7 @@ def output_to(path: Path):
 
 
 def join_torch() -> None:
-    """RANK, WORLD_SIZE, MASTER_ADDR, … for torch.distributed, if the run has several processes."""
+    """Set RANK, WORLD_SIZE, MASTER_ADDR, … for torch.distributed if the run has several processes."""
     environment = submitit.JobEnvironment()
     if environment.num_tasks == 1:
         return
@@ -126,7 +126,7 @@ def join_torch() -> None:
 
 
 def set_threads() -> None:
-    """As many as the batch script counted: torch would take all cores of the node."""
+    """Set torch's threads to the number that the batch script counted; torch's default is all cores of the node."""
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

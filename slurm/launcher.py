@@ -25,7 +25,10 @@ from slurm.local import run_in_process, run_in_workers
 
 @dataclass(frozen=True)
 class Executor:
-    """`run` returns when the runs have ended. A scheduler is handed them first, and can show what it would be handed."""
+    """How runs are executed. `run` returns when they have ended.
+
+    For a scheduler, `submit` first hands it the runs and returns a message; `preview` returns what would be submitted.
+    """
 
     run: Callable[[list[RunPlan], list[list[str]], Display], None]
     submit: Callable[[list[RunPlan], list[list[str]]], str] | None = None
@@ -44,9 +47,9 @@ SEED = re.compile(r"seed=\d+")
 
 
 def register() -> None:
-    """Hydra takes a plugin only by a name inside the namespace package hydra_plugins: make a module of such a name."""
+    """Register launcher and sweeper in a module made here: Hydra accepts only plugins named inside the package hydra_plugins."""
     plugins = Plugins.instance()
-    from slurm.sweeper import HarnessSweeper  # Hydra's look for plugins has made its base class anew
+    from slurm.sweeper import HarnessSweeper  # not earlier: Hydra's search for plugins creates its base class anew
 
     module = ModuleType(PLUGIN_MODULE)
     sys.modules.setdefault("hydra_plugins", ModuleType("hydra_plugins"))
@@ -57,7 +60,7 @@ def register() -> None:
 
 
 class HarnessLauncher(Launcher):
-    """Chosen in conf/config.yaml for every sweep; `cluster.executor` says where the runs go."""
+    """The launcher of every sweep (conf/config.yaml); `cluster.executor` says where the runs execute."""
 
     __module__ = PLUGIN_MODULE
 
@@ -83,24 +86,24 @@ class HarnessLauncher(Launcher):
         return plan_from(composed)
 
     def compose(self, overrides: tuple[str, ...]) -> DictConfig:
-        """Once for all seeds: it takes a sixth of a second."""
+        """Compose a config, once for all seeds, since it takes a sixth of a second."""
         if overrides not in self._composed:
             self._composed[overrides] = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         return self._composed[overrides]
 
 
 def search_path(config: DictConfig) -> list[str]:
-    """--config-dir as an override, so that a worker composes from the same folders."""
+    """The option --config-dir as an override, so that workers compose from the same folders."""
     sources = config.hydra.runtime.config_sources
     folders = [source.path for source in sources if source.provider == "command-line"]
     return [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
 
 
 def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | None = None) -> int:
-    """Run or submit what is not finished; print progress and the final table. Returns the exit code."""
+    """Run or submit the runs that are not finished; print progress and the final tables. Returns the exit code."""
     refuse_duplicates(plans)
     config = plans[0].config
-    if world_size() > 1:  # one of the ranks that torchrun, say, has started: they go through the runs together
+    if world_size() > 1:  # started as one of several ranks, by torchrun for example: they go through the runs together
         return work_together(plans)
     chosen = EXECUTORS[executor or config.cluster.executor]
     not_done = [i for i, plan in enumerate(plans) if not plan.folder.finished]
@@ -136,7 +139,7 @@ def require_rows(plan: RunPlan) -> None:
 
 
 def work_together(plans: list[RunPlan]) -> int:
-    """The first rank shows what happens."""
+    """Go through the runs on all ranks together; the first rank shows progress. Returns the exit code."""
     with Display(plans, plans[0].config.harness.display if is_first() else "none") as display:
         run_in_process(plans, [], display)
     if is_first():

@@ -1,7 +1,7 @@
-"""Runs on this machine: in worker processes side by side (submitit), or one after the other in this process.
+"""Executes runs on this machine: in worker processes side by side (submitit), or one after the other in this process.
 
-A worker goes through all runs of the sweep and takes each that nobody owns: a run's lock is the only arbiter, so workers of
-two identical sweeps share the work too. A worker that dies takes only its own run with it; another is started.
+A worker goes through all runs of the sweep and takes each that no process owns. Only a run's lock decides who owns it, so workers
+of two identical sweeps share the work too. A worker that dies stops only its own run; another worker is started.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 NO_LIMIT_MINUTES = 60 * 24 * 365
 LAST_WORDS = re.compile(r" failed: |^\w+(Error|Exception)\b")
-MAX_DEATHS = 2  # workers that may die on a sweep's runs, for each run
+MAX_DEATHS = 2  # workers that may die, for each run of the sweep
 
 
 def run_in_process(plans: list[RunPlan], overrides: list[list[str]], display: Display) -> None:
-    """For a debugger and for single runs: errors end up in the run's folder, Ctrl-C stops after the step."""
+    """Execute the runs in this process in turn. Errors are written to the run's folder; Ctrl-C stops after the step."""
     import torch
 
     cluster = plans[0].config.cluster
@@ -62,7 +62,7 @@ def run_in_workers(plans: list[RunPlan], overrides: list[list[str]], display: Di
 
 
 def places(cluster: ClusterConfig) -> int:
-    """How many workers this machine has room for: each rank of a worker takes a GPU, or `threads` cores."""
+    """Number of workers that this machine has room for: each rank of a worker takes a GPU, or `threads` cores."""
     num_gpus = gpus(cluster)
     if num_gpus and num_gpus < cluster.ranks:
         raise ValueError(f"cluster.ranks={cluster.ranks}, but this machine has {num_gpus} GPUs: lower it, or cluster.device=cpu")
@@ -76,16 +76,16 @@ def gpus(cluster: ClusterConfig) -> int:
 
 
 class _Sweep:
-    """The workers of one launch, their folder, and how they are told to stop."""
+    """The workers of one launch, and their folder, in which a file named stop tells them to stop."""
 
     def __init__(self, overrides: list[list[str]], folder: Path, cluster: ClusterConfig):
         self.overrides, self.folder, self.cluster = overrides, folder, cluster
         self.launch_id = folder.name
-        self.workers: dict[int, submitit.Job] = {}  # by place: which GPUs a worker sees
+        self.workers: dict[int, submitit.Job] = {}  # by place, which decides what GPUs a worker sees
         self.num_started = 0
 
     def run_all(self, plans: list[RunPlan], num_workers: int, display: Display) -> None:
-        """Keep num_workers alive while there are runs left to take."""
+        """Keep num_workers workers alive while runs are waiting."""
         limit = num_workers + MAX_DEATHS * len(plans)
         while True:
             self.workers = {place: worker for place, worker in self.workers.items() if not worker.done()}
@@ -100,19 +100,19 @@ class _Sweep:
             self.wait_for_change()
 
     def show_worker_errors(self, display: Display) -> None:
-        """Of workers that could not write into their runs' folders why they left them."""
+        """Show the errors of workers that could not write them into their runs' folders."""
         outputs = [path.read_text(errors="replace").splitlines() for path in sorted(self.folder.glob("*_log.err"))]
         for line in dict.fromkeys(line for lines in outputs for line in lines if LAST_WORDS.search(line)):
             display.note(line)
 
     def wait_for_change(self) -> None:
-        """Until it is time to look at the runs again, or a worker has ended."""
+        """Wait until it is time to look at the runs again, or until a worker has ended."""
         end = time.monotonic() + POLL_SECONDS
         while time.monotonic() < end and not any(worker.done() for worker in self.workers.values()):
             time.sleep(0.05)
 
     def is_waiting(self, plan: RunPlan) -> bool:
-        """Not finished, and not yet failed in this launch."""
+        """Whether the run is not finished and has not failed in this launch."""
         status = plan.folder.read_status() or {}
         return not plan.folder.finished and not failed_in(status, self.launch_id)
 
@@ -125,12 +125,12 @@ class _Sweep:
         if ranks > 1:
             variables["MASTER_PORT"] = str(free_port())
         with _inherited(**variables, GLIBC_TUNABLES=tunables):
-            me = (os.getpid(), born(os.getpid()))
-            self.workers[place] = executor.submit(work, self.overrides, self.cluster.threads, str(self.folder), me)
+            launcher = (os.getpid(), born(os.getpid()))
+            self.workers[place] = executor.submit(work, self.overrides, self.cluster.threads, str(self.folder), launcher)
         self.num_started += 1
 
     def visible_gpus(self, place: int) -> dict:
-        """submitit shows a worker these GPUs only, and none without them."""
+        """submitit's options for the GPUs that a worker sees; without them it sees none."""
         ranks, num_gpus = self.cluster.ranks, gpus(self.cluster)
         if num_gpus == 0:
             return {}
@@ -145,7 +145,7 @@ class _Sweep:
 
 
 def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[int, str | None]) -> None:
-    """A worker process: all that it is told are plain values."""
+    """The function of a worker process; its arguments are plain values."""
     import torch
 
     from harness.settings.compose import compose_plan
@@ -162,15 +162,15 @@ def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[
 
 
 def fewest_deaths_first(plans: list[RunPlan]) -> list[int]:
-    """Indices of the runs; one that has killed its workers is taken last, so that it starves no other."""
+    """Indices of the runs. Those that have killed their workers come last, so that they do not starve the others."""
     deaths = lambda i: sum(record.get("state") == "running" for record in plans[i].folder.attempts())
     return sorted(range(len(plans)), key=deaths)
 
 
 def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None = None) -> None:
-    """Attempt each run that is free; a failure is written into its folder and stops no other.
+    """Attempt each run that is free. A failure is written into the run's folder and does not stop the others.
 
-    Ranks go through the runs together. When one of them fails, all end: the others are somewhere in the middle of that run.
+    Ranks go through the runs together. When one rank fails, all end, because the others are in the middle of that run.
     """
     with importing():
         from harness.run import train
@@ -190,11 +190,11 @@ def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None 
 
 
 def take_rank() -> None:
-    """Put into the environment which of its run's ranks this task is, where submitit has started several."""
+    """Set RANK, WORLD_SIZE, MASTER_ADDR, … of this task, if submitit has started several."""
     task = submitit.JobEnvironment()
     if task.num_tasks > 1:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    if task.num_tasks > 1 and task.num_nodes == 1:  # a machine need not be able to resolve its own name
+    if task.num_tasks > 1 and task.num_nodes == 1:  # a machine may be unable to resolve its own name
         os.environ["MASTER_ADDR"] = "127.0.0.1"
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
 
@@ -211,7 +211,7 @@ def failed_in(status: dict, launch_id: str) -> bool:
 
 @contextmanager
 def _inherited(**variables: str):
-    """What children started inside inherit: variables, and deafness to Ctrl-C, so that only the worker itself hears it."""
+    """Context whose child processes inherit these variables and ignore Ctrl-C, unless they handle it (StopRequest.listen)."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What a submission leaves behind: slurm.json in each run's folder, runs.json beside the batch script. No torch, no hydra."""
+"""Reads and writes slurm.json, the record of a submission in each run's folder. Imports neither torch nor hydra."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ NAME = "slurm.json"
 
 @dataclass(frozen=True)
 class Submission:
-    """Of one run, the latest."""
+    """The latest submission of one run."""
 
     job_id: str  # "12_3": task 3 of array 12; "12": a job of its own
-    jobs_folder: str  # batch script, SLURM's own logs
-    overrides: list[str]  # from which the job composes the run
-    cwd: str  # where they are to be read
+    jobs_folder: str  # holds the batch script and SLURM's own logs
+    overrides: list[str]  # from which the job composes the run's settings
+    cwd: str  # directory in which the overrides are to be read
     submitted: str
-    cancelled: str | None = None  # when `python -m slurm cancel` was asked to
+    cancelled: str | None = None  # when `python -m slurm cancel` cancelled it
 
     def write(self, folder: RunFolder) -> None:
         write_json(folder.path / NAME, asdict(self))
 
     def logs(self) -> list[Path]:
-        """What SLURM itself caught of the job's output, in all attempts."""
+        """Files with the job's output that SLURM itself captured, in all attempts."""
         return sorted(Path(self.jobs_folder).glob(f"{self.job_id}_*_log.*"))
 
 
@@ -38,7 +38,7 @@ def read_submission(folder: RunFolder) -> Submission | None:
 
 
 def find_folders(*roots: Path | str) -> Iterator[RunFolder]:
-    """Run folders at or below the roots, those that were submitted and have not begun included."""
+    """Run folders at or below the roots, including those that were submitted and have not begun."""
     for root in roots:
         if not Path(root).is_dir():
             raise ValueError(f"{root} is not a folder: give run folders or a folder that holds them (default: runs)")
@@ -50,6 +50,6 @@ def find_folders(*roots: Path | str) -> Iterator[RunFolder]:
 
 
 def job_here(environment: Mapping[str, str] = os.environ) -> str:
-    """The id of the job that this process belongs to, as `Submission.job_id` has it."""
+    """Id of the job that this process belongs to, in the form of `Submission.job_id`."""
     array = environment.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]

@@ -1,6 +1,6 @@
 """`python -m slurm.requeue RUNS.JSON STATUS`: the last line of every batch script. Decides whether the run gets another attempt.
 
-It runs after the run's processes have ended, whatever ended them, so it also sees ends that a process cannot report itself:
+It runs after the run's processes have ended, whatever ended them, so it also handles ends that a process cannot report itself:
 
 | the last attempt of this job | decision |
 |---|---|
@@ -10,7 +10,7 @@ It runs after the run's processes have ended, whatever ended them, so it also se
 | failed, ran out of memory, or exited with another status | once more, unless it has failed from this checkpoint before |
 | had not begun | yes if killed from outside, else no |
 
-It does not run when SLURM ends the whole job (scancel, time limit, node failure): that is SLURM's decision then.
+It does not run when SLURM ends the whole job (scancel, time limit, node failure); then SLURM decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.store import RunFolder
 from slurm import scheduler
 from slurm.record import job_here
 
-OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # sent to the run, not raised by it
+OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)  # signals sent from outside
 MAX_FRUITLESS = 2  # failed attempts without a new checkpoint
 OOM_VARIABLE = "HARNESS_OOM_KILLS"
 OOM_STATUS = 125  # how srun reports that a step was killed by its memory limit
@@ -34,10 +34,10 @@ OOM_STATUS = 125  # how srun reports that a step was killed by its memory limit
 
 @dataclass(frozen=True)
 class ProcessEnd:
-    """How the process of an attempt ended that could not write it down itself."""
+    """How the process of an attempt ended, where it could not record that itself."""
 
     reason: str
-    by_run: bool  # the run ended it, which may happen again; False: something outside the run did
+    by_run: bool  # True: the run itself ended it, which may happen again; False: something outside the run did
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def process_end(code: int, out_of_memory: bool) -> ProcessEnd:
 
 
 def decide(folder: RunFolder, code: int, out_of_memory: bool, max_signals: int | None = None) -> Decision:
-    """Look at how this job's attempt ended, write down what it could not, and say whether to try again."""
+    """Decide whether to try again after this job's attempt; record how it ended if it could not do so itself."""
     if folder.finished:
         return Decision(False, folder.state)
     if not folder.lock.acquire():
@@ -83,7 +83,7 @@ def _decide(folder: RunFolder, code: int, out_of_memory: bool, max_signals: int 
 
 
 def before_it_began(folder: RunFolder, code: int, out_of_memory: bool) -> Decision:
-    """The job ended while it was starting: nothing of the run was touched."""
+    """Decision for a job that ended while it was starting, before it touched the run."""
     if code == 0:
         return Decision(False, "nothing to do")
     ended = process_end(code, out_of_memory)
@@ -93,7 +93,7 @@ def before_it_began(folder: RunFolder, code: int, out_of_memory: bool) -> Decisi
 
 
 def record_end(folder: RunFolder, number: int, ended: ProcessEnd) -> dict:
-    """Write down how an attempt ended that could not do so itself. Returns the facts written."""
+    """Record the end of an attempt that could not do so itself. Returns the recorded facts."""
     facts = {"state": "failed" if ended.by_run else "killed", "reason": ended.reason, "step": folder.last_step()}
     seconds, hours = folder.spent_before()
     folder.end_attempt(number, **facts)
@@ -102,20 +102,20 @@ def record_end(folder: RunFolder, number: int, ended: ProcessEnd) -> dict:
 
 
 def after_a_signal(folder: RunFolder, latest: dict, max_signals: int | None) -> Decision:
-    count = sum(is_of_this_job(other) and other.get("signal") == "SIGUSR2" for other in folder.attempts())
+    count = sum(is_of_this_job(attempt) and attempt.get("signal") == "SIGUSR2" for attempt in folder.attempts())
     if max_signals is not None and count > max_signals:
         return Decision(False, f"stopped {count} times by SIGUSR2 (cluster.max_num_timeout={max_signals})")
     return Decision(True, latest["reason"])
 
 
 def after_a_failure(folder: RunFolder, latest: dict) -> Decision:
-    """Once more, unless it has failed from this very checkpoint before."""
+    """Decision to try once more, unless the run has failed from the same checkpoint before."""
     newest = folder.newest_checkpoint()
-    failed = [other for other in folder.attempts() if is_of_this_job(other) and other["state"] == "failed"]
-    fruitless = [other for other in failed if other.get("checkpoint") == newest]
+    failed = [attempt for attempt in folder.attempts() if is_of_this_job(attempt) and attempt["state"] == "failed"]
+    fruitless = [attempt for attempt in failed if attempt.get("checkpoint") == newest]
     if len(fruitless) < MAX_FRUITLESS:
         return Decision(True, latest["reason"])
-    numbers = " and ".join(str(other["number"]) for other in fruitless)
+    numbers = " and ".join(str(attempt["number"]) for attempt in fruitless)
     reason = f"{latest['reason']} (attempts {numbers} ended without a new checkpoint)"
     folder.update_status(state="failed", reason=reason)
     return Decision(False, reason)
@@ -130,7 +130,7 @@ def restarts() -> int:
 
 
 def oom_kills() -> int:
-    """How many processes of this node the kernel has killed for lack of memory since boot; 0 where /proc/vmstat is missing."""
+    """Number of processes that the kernel of this node has killed for lack of memory since boot; 0 without /proc/vmstat."""
     try:
         lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
@@ -139,7 +139,7 @@ def oom_kills() -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit status of the run's processes, so that the job's own state follows it."""
+    """Decide and requeue. Returns the exit status of the run's processes, from which SLURM sets the job's state."""
     code = int(arguments[1])
     jobs = read_json(Path(arguments[0])) or {}
     folder = RunFolder(Path(jobs["runs"][int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))]))

@@ -1,4 +1,4 @@
-"""What SLURM says of jobs, and what is asked of it: squeue, sacct where accounting exists, scontrol, scancel."""
+"""Queries and controls SLURM jobs with squeue, sacct (where accounting exists), scontrol and scancel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from submitit.helpers import clean_env, environment_variables
 
-LOCATION = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where SLURM is: these belong to no job
+LOCATION = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where to find SLURM: variables that belong to no job
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
     "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT",
@@ -22,11 +22,11 @@ TIMEOUT_SECONDS = 60
 
 
 class SchedulerError(ValueError):
-    """SLURM is not here, did not answer, or refused: its own words say what to do."""
+    """SLURM is missing, did not answer, or refused. The message has SLURM's own words."""
 
 
 class NoAnswer(SchedulerError):
-    """SLURM may be busy: worth asking again."""
+    """SLURM did not answer in time. It may be busy: worth a retry."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Job:
     state: str  # PENDING, RUNNING, …
     reason: str = ""  # why it waits, or how it ended
     nodes: str = ""
-    seconds: int = 0  # that it has been running
+    seconds: int = 0  # running time so far
 
     @property
     def active(self) -> bool:
@@ -49,14 +49,14 @@ class Job:
 
 @contextmanager
 def outside_jobs():
-    """Without the variables that SLURM gave to this process if it is a job itself: a submission would inherit them."""
+    """Context without the variables that SLURM set if this process is itself a job: a submission would inherit them."""
     kept = {name: os.environ[name] for name in LOCATION if name in os.environ}
     with clean_env(), environment_variables(**kept):
         yield
 
 
 def call(*words: str) -> str:
-    """Standard output. SchedulerError with SLURM's own words if it fails."""
+    """Run a command. Returns its standard output; SchedulerError with SLURM's own words if it fails."""
     try:
         result = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     except FileNotFoundError as error:
@@ -73,19 +73,19 @@ def available() -> bool:
 
 
 def look_up(ids: Iterable[str]) -> dict[str, Job]:
-    """What SLURM knows of these jobs, by id; one it has forgotten is absent. Empty where there is no SLURM."""
+    """The jobs with these ids, by id. Jobs that SLURM has forgotten are absent; empty where there is no SLURM."""
     ids = set(ids)
     if not ids or not available():
         return {}
-    found = queued(ids)
-    if missing := ids - found.keys():
-        # what squeue no longer has is over: accounts that call it running have missed its end
-        found = {name: job for name, job in accounted(missing).items() if not job.active} | found
-    return {name: job for name, job in found.items() if name in ids}
+    jobs = queued(ids)
+    if missing := ids - jobs.keys():
+        # a job that squeue no longer lists has ended: if accounting calls it running, accounting has missed its end
+        jobs = {name: job for name, job in accounted(missing).items() if not job.active} | jobs
+    return {name: job for name, job in jobs.items() if name in ids}
 
 
 def queued(ids: set[str]) -> dict[str, Job]:
-    """What squeue says: jobs that wait, run, or ended within the last minutes (MinJobAge)."""
+    """Jobs that squeue lists: waiting, running, or ended within the last minutes (MinJobAge)."""
     try:
         lines = call("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%N|%M", "-j", arrays(ids))
     except SchedulerError as error:
@@ -97,17 +97,18 @@ def queued(ids: set[str]) -> dict[str, Job]:
 
 
 def seconds_of(text: str) -> int:
-    """
+    """Seconds of a duration as squeue prints it; 0 for any other text.
+
     >>> seconds_of("1-02:03:04"), seconds_of("5:06"), seconds_of("INVALID")
     (93784, 306, 0)
     """
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0, 0)
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0, 0)
     return 86400 * days + 3600 * hours + 60 * minutes + seconds
 
 
 def accounted(ids: set[str]) -> dict[str, Job]:
-    """What sacct says of ended jobs; nothing where the site keeps no accounts."""
+    """Jobs as sacct records them; none where the site keeps no accounts."""
     try:
         lines = call("sacct", "-X", "-n", "-P", "-o", "JobID,State,NodeList", "-j", arrays(ids))
     except NoAnswer:
@@ -123,9 +124,9 @@ def arrays(ids: set[str]) -> str:
 
 
 def max_array_size() -> int:
-    """Jobs that one array may hold here."""
-    found = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
-    return int(found[1]) if found else 1001
+    """Most jobs that one array may hold at this site."""
+    match = re.search(r"MaxArraySize\s*=\s*(\d+)", call("scontrol", "show", "config"))
+    return int(match[1]) if match else 1001
 
 
 def requeue(job_id: str) -> None:
@@ -133,15 +134,15 @@ def requeue(job_id: str) -> None:
 
 
 def cancel(ids: list[str]) -> None:
-    for some in chunks(ids, 100):
-        call("scancel", *some)
+    for chunk in chunks(ids, 100):
+        call("scancel", *chunk)
 
 
 def address_of_first_node(nodes: str) -> str:
-    """Where the first of the nodes ("n[1-4]") is reached, as SLURM resolves it."""
+    """Address of the first of the nodes ("n[1-4]"), as SLURM resolves it."""
     first = call("scontrol", "show", "hostnames", nodes).split()[0]
-    found = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", first, "--oneliner"))
-    return found[1] if found else first
+    match = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", first, "--oneliner"))
+    return match[1] if match else first
 
 
 def chunks(items: list, size: int) -> Iterator[list]:

@@ -1,4 +1,4 @@
-"""What is true of a run: its own status and heartbeat, joined with what the scheduler knows of its job."""
+"""Determines the state of each run from its own status and heartbeat and from what SLURM knows of its job."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class RunState:
 
 def look(folders: list[RunFolder]) -> list[RunState]:
     submissions = [read_submission(folder) for folder in folders]
-    jobs = look_up(one.job_id for one in submissions if one)
+    jobs = look_up(submission.job_id for submission in submissions if submission)
     return [
-        state_of(folder, one, jobs.get(one.job_id) if one else None) for folder, one in zip(folders, submissions, strict=True)
+        state_of(folder, submission, jobs.get(submission.job_id) if submission else None)
+        for folder, submission in zip(folders, submissions, strict=True)
     ]
 
 
@@ -59,7 +60,7 @@ def state_of(folder: RunFolder, submission: Submission | None, job: Job | None) 
 
 
 def decide(folder: RunFolder, status: dict, submission: Submission | None, job: Job | None) -> tuple[str, str]:
-    """(state, note). A terminal status of the run stands above anything that SLURM says."""
+    """(state, note) of a run. A finished run is finished, whatever SLURM says of its job."""
     if status.get("state") in FINISHED_STATES:
         return status["state"], ""
     if job and job.waiting:
@@ -78,12 +79,12 @@ def decide(folder: RunFolder, status: dict, submission: Submission | None, job: 
 
 
 def is_news(status: dict, submission: Submission | None) -> bool:
-    """Written since the run was last submitted."""
+    """Whether the status was written since the run was last submitted."""
     return submission is None or status["updated"] >= submission.submitted
 
 
 def at_work(folder: RunFolder, status: dict, job: Job) -> tuple[str, str]:
-    """SLURM says that the job is running. A heartbeat from before its start is that of an earlier, killed attempt."""
+    """(state, note) while SLURM says that the job runs. A heartbeat from before its start is of an earlier, killed attempt."""
     age = heartbeat_age(folder)
     if age is None or age > job.seconds:
         return "running", " ".join(["starting, or between attempts", *before(status)])
@@ -91,24 +92,24 @@ def at_work(folder: RunFolder, status: dict, job: Job) -> tuple[str, str]:
 
 
 def without_job(status: dict) -> tuple[str, str]:
-    """Never submitted, and no process is at it."""
+    """(state, note) of a run that was never submitted and that no process works on."""
     if status.get("state") == "preempted":
         return "preempted", status.get("reason") or ""
     return "lost", "its process is gone"
 
 
 def why_lost(status: dict, submission: Submission, job: Job | None) -> str:
-    told = f"job {submission.job_id} is {job.state}" if job else f"SLURM has no job {submission.job_id}"
-    return "; ".join([told, *before(status)])
+    job_state = f"job {submission.job_id} is {job.state}" if job else f"SLURM has no job {submission.job_id}"
+    return "; ".join([job_state, *before(status)])
 
 
 def before(status: dict) -> list[str]:
-    """How the last attempt ended, if it told."""
+    """Note on how the last attempt ended; empty if its status gives no reason."""
     return [f"(last attempt: {status['reason']})"] if status.get("reason") else []
 
 
 def heartbeat_age(folder: RunFolder) -> float | None:
-    """Seconds; None if nobody holds the folder."""
+    """Seconds since the last heartbeat; None if no lock file is there."""
     try:
         return time.time() - folder.lock.path.stat().st_mtime
     except FileNotFoundError:
@@ -120,11 +121,11 @@ def beats(folder: RunFolder) -> bool:
 
 
 def is_of_ended_job(folder: RunFolder, status: dict, job: Job | None) -> bool:
-    """The heartbeat of a killed job looks alive from another host for a while; SLURM knows better."""
+    """Whether the heartbeat is that of an ended job. From another host it looks alive for a while; SLURM knows better."""
     owner = folder.lock.owner() or {}
     wrote = all(owner.get(key) == status.get(key) for key in ("host", "pid"))
     return wrote and status.get("slurm_job_id") is not None and not (job and job.active)
 
 
 def is_bad(states: Iterable[RunState]) -> bool:
-    return any(one.state in BAD for one in states)
+    return any(run.state in BAD for run in states)

@@ -1,4 +1,4 @@
-"""cluster=slurm: a sweep becomes one array of jobs. Submits and returns; with cluster.wait=true watches until they have ended."""
+"""Submits a sweep to SLURM as one array of jobs (cluster=slurm); with cluster.wait=true it is shown until the jobs have ended."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Batch:
 
 
 def submit(plans: list[RunPlan], overrides: list[list[str]]) -> str:
-    """Submit the runs that no job and no process is at. Returns what to tell the user."""
+    """Submit the runs that no job and no process works on. Returns a message for the user."""
     require_slurm()
     with submitting(plans[0].config.runs_dir):
         live = live_runs(plans)
@@ -72,7 +72,7 @@ def require_slurm() -> None:
 
 @contextmanager
 def submitting(runs_dir: str):
-    """One at a time for each runs_dir, so that two identical commands cannot both find a run free."""
+    """Context for one process at a time per runs_dir, so that two identical commands cannot both find a run free."""
     path = Path(runs_dir) / ".jobs" / "submit.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
@@ -81,7 +81,7 @@ def submitting(runs_dir: str):
 
 
 def live_runs(plans: list[RunPlan]) -> dict[str, str]:
-    """Runs that wait or work already: run id → by what."""
+    """Runs that are already waiting or running: run id → which job or process."""
     submissions = {plan.run_id: read_submission(plan.folder) for plan in plans}
     jobs = scheduler.look_up(submission.job_id for submission in submissions.values() if submission)
     live = {}
@@ -102,21 +102,21 @@ def check_signal_delays(plans: list[RunPlan]) -> None:
 
 
 def batches(plans: list[RunPlan], overrides: list[list[str]], max_size: int) -> list[Batch]:
-    """One for the whole sweep, unless its runs ask for different resources or are more than one array may hold."""
+    """One batch for the whole sweep, unless its runs request different resources or are more than one array may hold."""
     groups: dict[str, list[int]] = {}
     for i, plan in enumerate(plans):
         groups.setdefault(repr(plan.config.cluster), []).append(i)
     parts = [part for group in groups.values() for part in scheduler.chunks(group, max_size)]
     launch = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    found = []
+    result = []
     for n, part in enumerate(parts):
         folder = Path(plans[part[0]].config.cluster.submitit_folder).absolute() / f"{launch}-{n}"
-        found.append(Batch([plans[i] for i in part], [overrides[i] for i in part], folder))
-    return found
+        result.append(Batch([plans[i] for i in part], [overrides[i] for i in part], folder))
+    return result
 
 
 def submit_batch(batch: Batch) -> list[str]:
-    """sbatch, then slurm.json into each run's folder. Returns a line on the array and one on each job."""
+    """Call sbatch, then write slurm.json into each run's folder. Returns a line on the array and one on each job."""
     runs = [str(plan.folder.path.absolute()) for plan in batch.plans]
     write_json(batch.folder / "runs.json", {"runs": runs, "max_num_timeout": batch.cluster.max_num_timeout})
     jobs = sbatch(batch)
@@ -152,7 +152,7 @@ def script(batch: Batch) -> str:
 
 
 class _Scribe(submitit.SlurmExecutor):
-    """Writes scripts on machines without srun."""
+    """submitit's executor, able to write scripts on machines without srun."""
 
     @classmethod
     def affinity(cls) -> int:
@@ -160,7 +160,7 @@ class _Scribe(submitit.SlurmExecutor):
 
 
 def preview(plans: list[RunPlan], overrides: list[list[str]]) -> str:
-    """For a dry run: the script of each array."""
+    """Text for a dry run: the batch script of each array."""
     try:
         size = scheduler.max_array_size()
     except SchedulerError:  # no SLURM here: one array
@@ -170,7 +170,7 @@ def preview(plans: list[RunPlan], overrides: list[list[str]]) -> str:
 
 
 def parameters(cluster: SlurmConfig, folder: Path) -> dict:
-    """For submitit: what is null is left to the site."""
+    """Parameters for submitit. Settings that are null are left out, so that the site's defaults hold."""
     chosen = {name: getattr(cluster, key) for key, name in [*SUBMITITS_NAME.items(), *zip(SAME_NAME, SAME_NAME, strict=True)]}
     chosen["mem"] = None if cluster.mem_gb is None else f"{round(1024 * cluster.mem_gb)}M"
     return {name: value for name, value in chosen.items() if value is not None} | {
@@ -182,7 +182,7 @@ def parameters(cluster: SlurmConfig, folder: Path) -> dict:
 
 
 def setup(cluster: SlurmConfig) -> list[str]:
-    """Lines before srun. Threads follow the allocation: a process bound to 4 cores with 64 threads crawls."""
+    """Lines of the batch script before srun. Threads follow the allocation: a process bound to 4 cores with 64 threads crawls."""
     share = f"$((SLURM_CPUS_ON_NODE / {cluster.tasks_per_node}))"
     threads = cluster.threads or f"${{SLURM_CPUS_PER_TASK:-{share}}}"
     variables = [f"OMP_NUM_THREADS={threads}", "MKL_NUM_THREADS=$OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM=false"]
@@ -192,16 +192,16 @@ def setup(cluster: SlurmConfig) -> list[str]:
 
 
 def srun_args(cluster: SlurmConfig) -> list[str]:
-    """srun does not take --cpus-per-task over from sbatch (SLURM 22.05 and later) and would bind each process to one core."""
+    """Arguments of srun, which (from SLURM 22.05 on) ignores sbatch's --cpus-per-task and would bind each process to one core."""
     arguments = [f"--cpus-per-task={cluster.cpus_per_task}"] if cluster.cpus_per_task else []
     if cluster.nodes * cluster.tasks_per_node > 1:
-        # without the first, a site's KillOnBadExit makes a rank's own error look like a death from outside
+        # a site's KillOnBadExit=1 would make a rank's own error look like a kill from outside
         arguments += ["--kill-on-bad-exit=0", f"--wait={WAIT_SECONDS}"]
     return arguments
 
 
 def wait(plans: list[RunPlan], overrides: list[list[str]], display: Display) -> None:
-    """Show the runs until none of their jobs is left. Ctrl-C ends the watching, not the jobs."""
+    """Show the runs until all of their jobs have ended. Ctrl-C ends the display, not the jobs."""
     try:
         while any(job.active for job in jobs_of(plans).values()):
             end = time.monotonic() + POLL_SECONDS
@@ -216,5 +216,5 @@ def jobs_of(plans: list[RunPlan]) -> dict[str, Job]:
     submissions = [read_submission(plan.folder) for plan in plans if not plan.folder.finished]
     try:
         return scheduler.look_up(submission.job_id for submission in submissions if submission)
-    except SchedulerError:  # a controller that is busy for a moment: ask again
+    except SchedulerError:  # a controller that is busy for a moment: the caller asks again
         return {"": Job("UNKNOWN")}

@@ -1,4 +1,4 @@
-"""Hydra's sweeper without a check that the launcher makes anyhow. To be imported once Hydra has looked for its own plugins."""
+"""Hydra's basic sweeper without a check that the launcher makes too. Import it only after Hydra has searched for its plugins."""
 
 from collections.abc import Sequence
 
@@ -9,4 +9,4 @@ class HarnessSweeper(BasicSweeper):
     __module__ = "hydra_plugins.harness"
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """The launcher composes every run before any starts; composing takes a sixth of a second each."""
+        """Skip Hydra's check, which takes a sixth of a second a run: the launcher composes every run before any starts."""

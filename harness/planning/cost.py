@@ -1,4 +1,4 @@
-"""Tokens, disk and device-hours of a run, and how fast a device is taken to be."""
+"""Estimates tokens, disk space and device-hours of a run, and the speed of a device."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.settings.config import Config
 from harness.store import RunFolder
 
 GIB = 2**30
-# What a rate is taken to be where none was measured: shares of the device's peak in arithmetic and in memory traffic. On an H200
-# the learner reached 0.16 at 0.6B parameters and 0.27 at 1.7B, vLLM 0.25 at 0.6B (docs/performance.md); more fills a GPU better.
+# Assumed rates where none was measured, as shares of the device's peak arithmetic and peak memory traffic. On an H200 the learner
+# reached 0.16 at 0.6B parameters and 0.27 at 1.7B, vLLM 0.25 at 0.6B (docs/performance.md); larger work uses a GPU better.
 LEARNER_SHARE, ROLLOUT_SHARE = 0.25, 0.25
 LOGGED_ROW_BYTES, SAMPLE_BYTES_PER_TOKEN = 4_000, 2
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Data-sheet values. memory: usable bytes; flops: dense bfloat16 per second; bandwidth: bytes per second."""
+    """Data-sheet values of a GPU. memory: usable bytes; flops: dense bfloat16 per second; bandwidth: bytes per second."""
 
     memory: float
     flops: float
@@ -65,7 +65,7 @@ def work(config: Config, mean_response: float) -> Work:
 
 
 def measured_rates(folder: Path) -> tuple[Rates, float]:
-    """Median rates of a run's steps on each of its devices, and its mean response length."""
+    """Median rates of a run's steps for each of its devices, and the median over steps of the mean response length."""
     rows = RunFolder(folder).rows("metrics")
     columns = {}
     for key in ("time/tokens_per_s_rollout", "time/tokens_per_s_learner", "response_length/mean"):
@@ -79,8 +79,11 @@ def measured_rates(folder: Path) -> tuple[Rates, float]:
 
 
 def assumed_rates(gpu: Gpu, config: Config, shape: Shape, mean_response: float) -> Rates:
-    """From data-sheet peaks: arithmetic bounds the learner (6 operations per parameter and token, 8 with activation
-    checkpointing), memory traffic bounds decoding (all weights and the rows' keys and values at each token)."""
+    """Rates from data-sheet peaks.
+
+    Arithmetic limits the learner: 6 operations per parameter and token, 8 with activation checkpointing. Memory traffic limits
+    decoding: all weights, and the keys and values of all rows, are read for each token.
+    """
     prompt = config.rollout.max_prompt_length / 2
     operations = (8 if config.cluster.activation_checkpointing else 6) * shape.num_active * (1 + prompt / mean_response)
     waiting = config.train.prompts_per_step * config.train.group_size / config.cluster.ranks
@@ -92,17 +95,17 @@ def assumed_rates(gpu: Gpu, config: Config, shape: Shape, mean_response: float) 
 
 
 def device_hours(work: Work, rates: Rates) -> float:
-    """Of all devices together: a run on twice as many takes half as long and costs the same, at best."""
+    """Device-hours over all devices. At best, a run on twice as many devices takes half as long and costs the same."""
     return ((work.sampled + work.evaluated) / rates.rollout + work.learned / rates.learner) / 3600
 
 
 def disk_bytes(config: Config, shape: Shape, work: Work) -> dict[str, int]:
-    """Of one run, by part; checkpoints with one more being written."""
+    """Bytes on disk of one run, by part. Checkpoints include one more that is being written."""
     checkpoint, record, steps = config.checkpoint, config.record, config.train.steps
-    one = 3 * shape.num_parameters * size_of(config.model.dtype)
+    checkpoint_bytes = 3 * shape.num_parameters * size_of(config.model.dtype)
     num_batches = steps // record.batches_every if record.batches_every else 0
     return {
-        "checkpoints": one * (checkpoint.keep_last + checkpoint.keep_best + 1),
+        "checkpoints": checkpoint_bytes * (checkpoint.keep_last + checkpoint.keep_best + 1),
         "samples": SAMPLE_BYTES_PER_TOKEN * work.evaluated * record.samples,
         "recorded batches": int(num_batches * record.batch_max_mb * 1e6),
         "metrics": LOGGED_ROW_BYTES * steps,

@@ -1,7 +1,7 @@
-"""Too little memory is said before anything is loaded: which part needs how much, and what to change.
+"""Checks that memory suffices before anything is loaded. The error says how much each part needs and what to change.
 
-Looked at is what is there for certain (weights, gradients, optimizer, copies), not what grows with the data: activations and
-caches are estimated by `python -m harness.plan`. A run that passes here may still be too large; one that does not pass is.
+Only parts of known size count: weights, gradients, optimizer state, copies. Activations and caches grow with the data and are
+estimated by `python -m harness.plan`. A run that passes this check may still be too large; one that fails it is too large.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ REMEDIES = {
 
 
 def check_memory(config: Config, ranks: Ranks) -> None:
-    """ValueError, on all ranks when one of them has too little."""
+    """Raise ValueError on all ranks when one of them has too little memory."""
     shape = Shape(shape_config(config.model))
     parts = [part for part in [*standing_parts(config, shape), *engine_parts(config, shape)] if part.name in REMEDIES]
     host = host_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if ranks.device.type == "cpu":
-        found = shortage("the memory of this machine", parts, host)
+        complaint = shortage("the memory of this machine", parts, host)
     else:
         free = torch.cuda.mem_get_info(ranks.device)[0]
-        found = shortage(f"the memory of {ranks.device}", [part for part in parts if not part.on_host], free)
-        found = found or shortage("the memory of this machine", [part for part in parts if part.on_host], host)
-    for rank, complaint in enumerate(ranks.gather(found)):
-        if complaint:
-            raise ValueError(f"rank {rank}: {complaint}" if ranks.size > 1 else complaint)
+        complaint = shortage(f"the memory of {ranks.device}", [part for part in parts if not part.on_host], free)
+        complaint = complaint or shortage("the memory of this machine", [part for part in parts if part.on_host], host)
+    for rank, message in enumerate(ranks.gather(complaint)):
+        if message:
+            raise ValueError(f"rank {rank}: {message}" if ranks.size > 1 else message)
 
 
 def shortage(place: str, parts: list[Part], available: float) -> str | None:
@@ -57,7 +57,7 @@ def gigabytes(number: float) -> str:
 
 
 def host_memory() -> float:
-    """Bytes that this machine can still give; infinite where it does not say."""
+    """Bytes of available memory of this machine; infinity where /proc/meminfo does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))

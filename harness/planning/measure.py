@@ -1,4 +1,4 @@
-"""Two real steps in a process of their own: how much memory they take at most, and how fast they are."""
+"""Measures peak memory and speed of two real training steps, which run in a separate process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from threading import Event, Thread
 from evals.grader import Grader
 from evals.records import Grade
 
-PROMPT_RETURN = "glibc.malloc.mmap_threshold=65536"  # what a tensor frees leaves the process at once
+PROMPT_RETURN = "glibc.malloc.mmap_threshold=65536"  # memory that a tensor frees is returned to the system at once
 
 
 def measure(overrides: list[str]) -> dict:
-    """{"device", "peak" in bytes above a process that has only imported, "rollout" and "learner" in tokens per second}."""
+    """Measurements of two steps: {"device", "peak": bytes, "rollout" and "learner": tokens per second}.
+
+    On a CPU, peak is what the process allocates beyond its imports; on a GPU, it is the peak of allocated GPU memory.
+    """
     environment = {"GLIBC_TUNABLES": PROMPT_RETURN} | os.environ
     command = [sys.executable, "-m", __name__, *overrides]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -26,7 +29,7 @@ def measure(overrides: list[str]) -> dict:
 
 
 class EverySecondRight(Grader):
-    """Every group has something to learn, whatever the model can do."""
+    """Calls every second response correct, so that every group has something to learn, whatever the model can do."""
 
     name, version = "every_second", "every_second/1"
 
@@ -61,7 +64,7 @@ def two_steps(overrides: list[str]) -> dict:
 
 
 class Watermark(Thread):
-    """The most memory that this process allocates meanwhile, in bytes; mapped files such as libraries don't count."""
+    """Context whose thread records the peak of bytes that this process allocates inside it; mapped files don't count."""
 
     PERIOD_S = 0.002
 
@@ -87,7 +90,7 @@ class Watermark(Thread):
 
 
 def allocated() -> int:
-    """Anonymous resident memory of this process (Linux)."""
+    """Anonymous resident memory of this process in bytes (Linux only)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return 1024 * int(line.split()[1])
 

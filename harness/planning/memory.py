@@ -1,4 +1,4 @@
-"""Memory of one rank, by part and by moment, before anything runs."""
+"""Estimates the memory of one rank, by part and by moment, before anything runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.settings.config import Config
 
 LEARNING, SAMPLING = "learning", "sampling"
 MOMENTS = (LEARNING, SAMPLING)
-# bytes for each logit of a decoding step: logits, log-probs and the float64 probabilities and sums that sampling inverts
+# bytes for each logit of a decoding step: logits, log-probs, and in float64 the probabilities and their cumulative sums
 DECODE_BYTES = 24
 ID_BYTES = 8
 
@@ -22,8 +22,8 @@ ID_BYTES = 8
 class Part:
     name: str
     bytes: int
-    moments: tuple[str, ...]  # when it is there
-    on_host: bool = False  # in host memory also where the model is on a GPU
+    moments: tuple[str, ...]  # when this part is in memory
+    on_host: bool = False  # in host memory even where the model is on a GPU
 
 
 def size_of(dtype: str) -> int:
@@ -35,21 +35,21 @@ def memory_parts(config: Config, shape: Shape) -> list[Part]:
 
 
 def peak(parts: list[Part], device: bool | None = None) -> int:
-    """Bytes at the fullest moment; of the device or of the host only, or of both together (device=None)."""
+    """Bytes at the moment that needs most, on the device (True), on the host (False) or on both together (None)."""
     chosen = [part for part in parts if device is None or part.on_host != device]
     return max(sum(part.bytes for part in chosen if moment in part.moments) for moment in MOMENTS)
 
 
 def standing_parts(config: Config, shape: Shape) -> Iterator[Part]:
-    """What does not depend on the data."""
+    """Parts whose size does not depend on the data."""
     size, cluster, ranks = size_of(config.model.dtype), config.cluster, config.cluster.ranks
-    own = -(-shape.num_parameters * size // ranks)
-    yield Part("weights", own, MOMENTS)
-    yield Part("gradients", own, (LEARNING,))
-    yield Part("optimizer", 2 * own, MOMENTS, on_host=cluster.offload_optimizer)
-    if ranks > 1:  # the layer at work, the next one on its way, and what lies outside of layers
-        whole = 2 * shape.largest_layer + shape.outside_layers
-        yield Part("gathered layers", whole * size, (LEARNING,))
+    shard = -(-shape.num_parameters * size // ranks)
+    yield Part("weights", shard, MOMENTS)
+    yield Part("gradients", shard, (LEARNING,))
+    yield Part("optimizer", 2 * shard, MOMENTS, on_host=cluster.offload_optimizer)
+    if ranks > 1:  # gathered whole: the current layer, the prefetched next one, and the weights outside of layers
+        gathered = 2 * shape.largest_layer + shape.outside_layers
+        yield Part("gathered layers", gathered * size, (LEARNING,))
 
 
 def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
@@ -59,9 +59,14 @@ def learner_parts(config: Config, shape: Shape) -> Iterator[Part]:
 
 
 def logprob_chunk(config: Config, shape: Shape) -> int:
-    """Logits and a scratch, and the gradients of head and embedding. In bfloat16, taken to be on a GPU unless cluster.device=cpu,
-    the logits alone, and the head's weights in that type; on a CPU besides the logits before they are widened, their gradient,
-    and a chunk's share of the head's."""
+    """Bytes for the log-probs of one chunk: bytes per logit × logits of the chunk, and float32 buffers of the head's size.
+
+    - float32: logits and a scratch buffer (4 + 4 bytes); gradients of head and embedding (2 buffers).
+    - bfloat16 on a GPU (assumed unless cluster.device=cpu): the logits alone (2 bytes); a third buffer for the head's weights in
+      bfloat16.
+    - bfloat16 on a CPU: besides the 4 + 4 bytes, the logits before they are widened and their gradient (2 + 2); the third
+      buffer also holds the chunk's share of the head's gradient.
+    """
     precisions = {config.train.precision, config.model.dtype}
     per_logit, num_heads = (4 + 4, 2) if precisions == {"float32"} else (2, 3) if config.cluster.device != "cpu" else (12, 3)
     rows = min(config.train.logprob_chunk, config.train.token_budget)
@@ -69,7 +74,7 @@ def logprob_chunk(config: Config, shape: Shape) -> int:
 
 
 def activations(config: Config, shape: Shape) -> int:
-    """Of one micro-batch: as many of the longest rows as the token budget allows, one at least."""
+    """Bytes that one micro-batch keeps for the backward pass, with as many of the longest rows as the budget allows (≥ 1)."""
     longest = config.rollout.max_prompt_length + config.rollout.max_response_length
     rows = max(1, config.train.token_budget // longest)
     length = min(longest, config.train.token_budget) if rows > 1 else longest
@@ -99,27 +104,27 @@ def engine_parts(config: Config, shape: Shape) -> Iterator[Part]:
 
 
 def decoded_rows(config: Config) -> int:
-    """Responses decoded side by side: whole groups within max_rows, of the batches that one call samples."""
+    """Responses that a rank decodes side by side: whole groups within max_rows, from the batches that one call samples."""
     train, rollout = config.train, config.rollout
-    waiting = train.prompts_per_step * train.group_size * (rollout.lag + 1) // config.cluster.ranks
+    sampled = train.prompts_per_step * train.group_size * (rollout.lag + 1) // config.cluster.ranks
     groups = max(1, rollout.max_rows // train.group_size)
-    return min(waiting, groups * train.group_size)
+    return min(sampled, groups * train.group_size)
 
 
 def evaluated_rows(config: Config) -> int:
-    """As many, of evaluations: whole questions within eval.max_rows."""
+    """Responses that a rank decodes side by side in evaluations: whole questions within eval.max_rows and rollout.max_rows."""
     at_once = max(1, min(config.eval.max_rows, config.rollout.max_rows) // config.eval.n)
     return -(-min(at_once, num_questions(config)) * config.eval.n // config.cluster.ranks)
 
 
 def num_questions(config: Config) -> int:
-    """Problems of one evaluation, all benchmarks together."""
+    """Number of problems of one evaluation, over all benchmarks."""
     known, root = benchmarks.BENCHMARKS, config.eval.root
     return sum(known[name].size if name in known else len(benchmarks.load(name, root)) for name in config.eval.benchmarks)
 
 
 def records(config: Config) -> Part:
-    """Rollouts waiting for the learner, and the one at work as experience: ids, log-probs and the top K of both policies."""
+    """Memory of the rollouts that wait for the learner and of the current one: ids and log-probs of tokens and of the top K."""
     train, rollout = config.train, config.rollout
     tokens = train.prompts_per_step * train.group_size * rollout.max_response_length
     per_token = 2 * ID_BYTES + 8 + rollout.top_k * (ID_BYTES + 4)

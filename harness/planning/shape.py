@@ -1,4 +1,4 @@
-"""A model's shape without its weights: parameters, layers, and what a forward pass keeps for the backward pass."""
+"""Derives a model's sizes from its config, without weights: parameters, layers, and bytes kept for the backward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.settings.config import ModelConfig
 
 
 def shape_config(config: ModelConfig):
-    """The transformers config of model.path: of a local folder, of a shape that ships (the Qwen3 family), else of the hub."""
+    """The transformers config of model.path: from a local folder, else a shape that ships here (Qwen3 family), else the hub."""
     from transformers import AutoConfig
 
     shipped = files("harness") / "assets" / "shapes" / f"{config.path.rpartition('/')[2].removesuffix('-Base')}.json"
@@ -42,7 +42,7 @@ class Shape:
 
     @cached_property
     def num_active(self) -> int:
-        """Parameters that one token passes through: of a mixture of experts the routed ones only."""
+        """Parameters that one token uses; of a mixture's experts only those to which it is routed."""
         experts = num_experts(self.config)
         if not experts:
             return self.num_parameters
@@ -52,7 +52,7 @@ class Shape:
 
     @cached_property
     def largest_layer(self) -> int:
-        """Parameters of one layer."""
+        """Parameters of the largest layer."""
         return max(sum(p.numel() for p in layer.parameters()) for layer in self.skeleton.base_model.layers)
 
     @cached_property
@@ -73,13 +73,13 @@ class Shape:
         return self.config.hidden_size
 
     def kv_elements(self) -> int:
-        """Numbers that one token leaves in the KV cache."""
+        """Numbers that one token adds to the KV cache."""
         heads = self.config.num_attention_heads
         head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // heads
         return 2 * self.num_layers * (getattr(self.config, "num_key_value_heads", None) or heads) * head_dim
 
     def activation_bytes(self, rows: int, length: int, dtype: torch.dtype, autocast: torch.dtype | None) -> int:
-        """What one forward pass of [rows, length] tokens keeps for the backward pass: counted, on tensors without content."""
+        """Bytes that one forward pass of [rows, length] tokens keeps for the backward pass, counted on fake tensors."""
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         kept: dict[int, torch.UntypedStorage] = {}
@@ -91,14 +91,14 @@ class Shape:
 
         with FakeTensorMode(), torch.device("cpu"):
             model = dense_equivalent(self)._model("cpu", dtype).train()
-            own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+            weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
             with (
                 torch.autocast("cpu", autocast) if autocast else nullcontext(),
                 torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             ):
                 hidden = model.base_model(torch.zeros(rows, length, dtype=torch.long), use_cache=False).last_hidden_state
             kept.pop(hidden.untyped_storage()._cdata, None)
-            return sum(storage.nbytes() for key, storage in kept.items() if key not in own)
+            return sum(storage.nbytes() for key, storage in kept.items() if key not in weights)
 
     def _model(self, device: str, dtype: torch.dtype | None = None) -> nn.Module:
         from transformers import AutoModelForCausalLM
@@ -108,7 +108,7 @@ class Shape:
 
 
 def dense_equivalent(shape: Shape) -> Shape:
-    """A mixture of experts as a dense model of its active width: which expert a token takes is not known without weights."""
+    """A dense model with the active width of a mixture of experts, since routing is unknown without weights; else `shape`."""
     from transformers import Qwen3Config
 
     config = shape.config
