@@ -1,6 +1,6 @@
-"""Speed and memory as ratios, side by side in one run: `python -m benchmarks [NAME …] [--quick] [--out FILE.json]`.
+"""Measure speed and memory as ratios of sides run in turns: `python -m benchmarks [NAME …] [--quick] [--out FILE.json]`.
 
-Needs the extra [bench] for TRL. One thread. Run it on a machine that does nothing else.
+Needs the extra [bench] for TRL. Uses one thread. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 
 NAMES = ("peers", "floor", "head", "growth", "sweep")
-# The same for all sides, and set before anything is imported: one thread, the C library's allocator as it is.
+# The same for all sides, and set before anything is imported: one thread; the C library's allocator keeps its defaults.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
-    "CUDA_VISIBLE_DEVICES": "",  # python -m benchmarks.gpu measures there
+    "CUDA_VISIBLE_DEVICES": "",  # no GPU here: python -m benchmarks.gpu measures on one
 }  # fmt: skip
 
 
@@ -30,20 +30,20 @@ def main() -> None:
     unknown = set(options.names) - set(NAMES)
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}: choose from {', '.join(NAMES)}")
-    started, found = time.monotonic(), []
+    started, ratios = time.monotonic(), []
     for name in options.names or NAMES:
         print(f"{name} …", file=sys.stderr, flush=True)
-        found += import_module(f"benchmarks.{name}").run(options.quick)
-    print_table(found, time.monotonic() - started)
+        ratios += import_module(f"benchmarks.{name}").run(options.quick)
+    print_table(ratios, time.monotonic() - started)
     if options.out:
-        options.out.write_text(json.dumps({ratio.key: round(ratio.value, 4) for ratio in found}, indent=2) + "\n")
+        options.out.write_text(json.dumps({ratio.key: round(ratio.value, 4) for ratio in ratios}, indent=2) + "\n")
 
 
-def print_table(found: list, seconds: float) -> None:
+def print_table(ratios: list, seconds: float) -> None:
     from benchmarks.ratio import HEAD
 
     busy = os.getloadavg()[0]
-    print(HEAD, *(ratio.row() for ratio in found), sep="\n")
+    print(HEAD, *(ratio.row() for ratio in ratios), sep="\n")
     print(f"\n{seconds:.0f} s; load of the machine {busy:.1f} (this process makes 1; more than that blurs the ratios)")
 
 

@@ -1,4 +1,4 @@
-"""Kill a sweep at random moments until it is done, then compare it with one that nobody disturbed.
+"""Kill a sweep at random moments until it is done, then compare it with an undisturbed sweep.
 
     python -m benchmarks.faults --kills 50
     python -m benchmarks.faults --slurm --kills 20       on a SLURM of two nodes (benchmarks/faults_slurm.py)
@@ -30,7 +30,7 @@ QUIET = ("harness.display=none", "cluster.processes=2")
 
 
 def differences(expected: RunFolder, found: RunFolder) -> list[str]:
-    """What is not the same in two run folders; empty if nothing but the times differs."""
+    """Lines that name what differs between two run folders; empty if only the times differ."""
     parts = {
         "metrics": lambda folder: [without_times(row) for row in folder.rows("metrics")],
         "evals": lambda folder: folder.rows("evals"),
@@ -43,7 +43,7 @@ def differences(expected: RunFolder, found: RunFolder) -> list[str]:
 
 
 def same(value: object) -> str:
-    """Exact: floats as they are stored, keys in their order."""
+    """Text that is equal for equal values only: floats as they are stored, keys in their order."""
     return json.dumps(value)
 
 
@@ -56,7 +56,7 @@ def contents(folder: RunFolder, name: str) -> dict[str, str]:
 
 
 def last_checkpoint(folder: RunFolder) -> dict | None:
-    """Step, counters and the hash of every file."""
+    """Manifest of the last checkpoint: step, counters and the hash of every file."""
     steps = [int(path.name.removeprefix("step=")) for path in (folder.path / "checkpoints").glob("step=*")]
     return read_json(folder.path / "checkpoints" / f"step={max(steps, default=0)}" / "manifest.json")
 
@@ -67,12 +67,12 @@ def command(methods: str, seeds: str, runs_dir: Path, settings: list[str]) -> li
 
 
 def start(words: list[str]) -> subprocess.Popen:
-    """In a process group of its own, which its workers share."""
+    """Start a command in a new session, which its workers share."""
     return subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def kill_all(process: subprocess.Popen) -> None:
-    """SIGKILL for the launcher and the workers that it started (submitit gives each a session of its own)."""
+    """Send SIGKILL to the launcher and to all processes that it started, directly or not."""
     family = descendants(process.pid)
     for pid in [process.pid, *family]:
         try:
@@ -89,12 +89,12 @@ def descendants(pid: int) -> list[int]:
 
 
 def begun(runs_dir: Path, since: float) -> bool:
-    """Whether a run below has been taken by a process after this moment."""
+    """Whether a process has taken a run below `runs_dir` after the time `since`."""
     return any(path.stat().st_mtime > since for path in runs_dir.glob("*/*/*/*/lock.json"))
 
 
 def campaign(words: list[str], runs_dir: Path, kills: int, span: float, seed: int) -> int:
-    """Kill and re-issue until `kills` have hit or a sweep was done before its moment came. Returns how many hit."""
+    """Kill and re-issue a sweep until `kills` kills have hit or it ends before its kill is due. Returns how many hit."""
     rng = random.Random(seed)
     for hit in range(kills):
         since, process = time.time(), start(words)
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(chosen: argparse.Namespace, folder: Path) -> int:
-    """Sweeps are killed and compared until enough kills have hit; prints what came out."""
+    """Kill and compare sweeps until enough kills have hit, and print the outcome. Returns the exit status."""
     started, hits, sweeps, problems = time.monotonic(), 0, 0, []
     longest = undisturbed_seconds(chosen, folder / "undisturbed")
     span = chosen.span or longest / 2
@@ -152,7 +152,7 @@ def report(chosen: argparse.Namespace, folder: Path) -> int:
 
 
 def undisturbed_seconds(chosen: argparse.Namespace, runs_dir: Path) -> float:
-    """Run the sweep to its end; the seconds from the begin of its first run."""
+    """Run the sweep to its end. Returns the seconds since its first run began."""
     process = start(command(chosen.methods, chosen.seeds, runs_dir, chosen.settings))
     while process.poll() is None and not begun(runs_dir, 0.0):
         time.sleep(0.02)

@@ -1,9 +1,9 @@
-"""Faults on a real SLURM: `python -m benchmarks.faults --slurm`.
+"""Tests a sweep under faults on a real SLURM: `python -m benchmarks.faults --slurm`.
 
-A sweep of nine runs on the two-node cluster of tests/slurm/cluster.py, under faults of eight kinds at seeded random times.
-Between them `python -m slurm status` is held against `scontrol show job`, and what is lost or cancelled is resubmitted, as a
-user would. Afterwards every run must be as that of a sweep which nobody disturbed: metrics (time columns apart), evaluations,
-samples, recordings and last checkpoint, byte for byte.
+A sweep of nine runs on the two-node cluster of tests/slurm/cluster.py suffers faults of eight kinds at seeded random times.
+Between them the output of `python -m slurm status` is compared with `scontrol show job`, and lost or cancelled runs are
+resubmitted, as a user would do. Afterwards every run must equal that of an undisturbed sweep, byte for byte: metrics (time
+columns apart), evaluations, samples, recordings and last checkpoint.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETTINGS = (
 ON_SLURM = ("cluster=slurm", "cluster.cpus_per_task=1", "cluster.array_parallelism=4")
 NODE_DOWN_SECONDS = 8.0
 LIMIT_SECONDS = 1500.0
-ALLOWED = {  # what `status` may say of a run whose job scontrol calls so; a finished run is finished, whatever its job does
+ALLOWED = {  # state of a job in scontrol: states that `status` may give its run; a finished run is finished in any case
     "PENDING": {"pending"},
     "RUNNING": {"running"},
     "COMPLETING": {"running"},
@@ -48,7 +48,7 @@ ALLOWED = {  # what `status` may say of a run whose job scontrol calls so; a fin
 
 
 def cluster_module() -> ModuleType:
-    """tests/ is not installed: by its path."""
+    """The module tests/slurm/cluster.py, loaded by its path because tests/ is not installed."""
     spec = importlib.util.spec_from_file_location("cluster", ROOT / "tests" / "slurm" / "cluster.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -61,11 +61,11 @@ class Campaign:
     def __init__(self, cluster, runs: Path, seed: int):
         self.cluster, self.runs, self.rng = cluster, runs, random.Random(seed)
         self.looks, self.wrong, self.faults = 0, [], Counter()
-        self.dead: dict[str, float] = {}  # node → when it comes back
+        self.dead: dict[str, float] = {}  # node → time at which it comes back
         self.started = time.monotonic()
 
     def run(self, count: int) -> None:
-        """Faults at random intervals until `count` have hit, then whatever it takes to the end."""
+        """Inject faults at random intervals until `count` have hit, then wait until every run is completed."""
         self.submit()
         due = time.monotonic() + self.rng.uniform(8.0, 12.0)
         while time.monotonic() - self.started < LIMIT_SECONDS:
@@ -91,23 +91,23 @@ class Campaign:
         return result.stdout
 
     def look(self) -> list[dict]:
-        """`status`, with the jobs as scontrol shows them just before and just after it."""
+        """Rows of `status`, after a check against the jobs as scontrol shows them just before and just after."""
         before = self.cluster.jobs()
         rows = json.loads(self.command("slurm", "status", str(self.runs), "--json"))
         after = self.cluster.jobs()
         self.looks += 1
         for row in rows:
-            told = [jobs.get(row["job_id"], {}).get("JobState") for jobs in (before, after)]
-            allowed = set().union(*(ALLOWED.get(state, set()) for state in told))
+            job_states = [jobs.get(row["job_id"], {}).get("JobState") for jobs in (before, after)]
+            allowed = set().union(*(ALLOWED.get(state, set()) for state in job_states))
             done = RunFolder(Path(row["folder"])).last_step() == row["steps"] and row["state"] == "completed"
             if row["state"] not in allowed and not done:
                 self.wrong.append(
-                    f"{row['folder']}: status says {row['state']} ({row['note']}), scontrol {' then '.join(map(str, told))}"
+                    f"{row['folder']}: status says {row['state']} ({row['note']}), scontrol {' then '.join(map(str, job_states))}"
                 )
         return rows
 
     def strike(self, rows: list[dict]) -> bool:
-        """One fault upon one run whose job is running; False if there is none."""
+        """Inject one fault into one run whose job is running; False if none could be injected."""
         targets = [row for row in rows if row["state"] == "running" and row["job_state"] == "RUNNING"]
         if not targets:
             return False
@@ -136,7 +136,7 @@ def terminate_process(campaign: Campaign, target: dict) -> bool:
 
 
 def signal_process(target: dict, number: signal.Signals) -> bool:
-    """To the process that holds the run; False if there is none yet."""
+    """Send a signal to the process that holds the run; False if there is none yet."""
     owner = RunFolder(Path(target["folder"])).lock.owner()
     with suppress(ProcessLookupError):
         if owner:
@@ -146,17 +146,17 @@ def signal_process(target: dict, number: signal.Signals) -> bool:
 
 
 def kill_starting(campaign: Campaign, target: dict) -> bool:
-    """SIGKILL to the job's python, wherever it is: importing, or training."""
+    """Send SIGKILL to the job's Python process, whether it is importing or training."""
     return kill_pid(campaign.cluster.task(target["job_id"]))
 
 
 def kill_batch(campaign: Campaign, target: dict) -> bool:
-    """The shell of the batch script: SLURM then calls the job failed, and nobody is left to requeue it."""
+    """Kill the shell of the batch script: SLURM then calls the job failed, and nothing is left to requeue it."""
     return kill_pid(campaign.cluster.batch_script(target["job_id"]))
 
 
 def kill_pid(pid: int | None) -> bool:
-    """False where there is none."""
+    """Send SIGKILL to a process; False if there is none."""
     if pid is None:
         return False
     os.kill(pid, signal.SIGKILL)
@@ -176,7 +176,7 @@ def requeue(campaign: Campaign, target: dict) -> bool:
 
 
 def warn(campaign: Campaign, target: dict) -> bool:
-    """What SLURM sends before a time limit or a preemption."""
+    """Send the signal that SLURM sends before a time limit or a preemption."""
     return campaign.cluster.answers("scancel", "--signal=USR2", target["job_id"])
 
 
@@ -197,7 +197,7 @@ FAULTS: dict[str, Callable[[Campaign, dict], bool]] = {
 
 
 def main(count: int, seed: int, differences: Callable[[RunFolder, RunFolder], list[str]]) -> int:
-    """Returns 0 if every run ended as it should and `status` was never wrong."""
+    """Run the campaign and compare. Returns 0 if every run ended as it should and `status` was never wrong."""
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with cluster_module().Cluster(folder / "slurm") as cluster:
@@ -207,10 +207,10 @@ def main(count: int, seed: int, differences: Callable[[RunFolder, RunFolder], li
         subprocess.run(here, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         expected = list(find_folders(folder / "undisturbed"))
         pairs = [(run, RunFolder(campaign.runs / run.path.relative_to(folder / "undisturbed"))) for run in expected]
-        problems = campaign.wrong + [line for one, other in pairs for line in differences(one, other)]
-        tries = sum((other.read_status() or {}).get("attempts", 0) for _, other in pairs)
+        problems = campaign.wrong + [line for undisturbed, run in pairs for line in differences(undisturbed, run)]
+        tries = sum((run.read_status() or {}).get("attempts", 0) for _, run in pairs)
     seconds, count_of = time.monotonic() - campaign.started, campaign.faults
-    told = ", ".join(f"{number} {kind}" for kind, number in count_of.most_common())
-    print(f"{count_of.total()} faults ({told}), {tries} attempts at {len(pairs)} runs, {campaign.looks} looks, {seconds:.0f} s")
+    kinds = ", ".join(f"{number} {kind}" for kind, number in count_of.most_common())
+    print(f"{count_of.total()} faults ({kinds}), {tries} attempts at {len(pairs)} runs, {campaign.looks} looks, {seconds:.0f} s")
     print("\n".join(problems) or "every run is as in the undisturbed sweep, and status was right at every look")
     return 1 if problems or count_of.total() < count else 0

@@ -1,6 +1,7 @@
-"""The harness against what can't be done without: `python -m benchmarks floor`.
+"""Compares the harness with the least work that training needs: `python -m benchmarks floor`.
 
-The learner beside a bare forward and backward pass of the same tokens; what else a step of the default task spends its time on.
+It times the learner beside a bare forward and backward pass of the same tokens, and shows on what else a step of the default task
+spends its time.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def whole_learner(learner, batches: list[Experience]) -> Callable[[], Clock]:
 
 
 def bare_passes(learner, batches: list[Experience]) -> Callable[[], Clock]:
-    """The same micro-batches through the model, its head and a cross-entropy; nothing recorded, nothing decided."""
+    """A side that puts the same micro-batches through the model, its head and a cross-entropy, without rule and records."""
     model, budget = learner.model, learner.config.token_budget
 
     def work() -> Clock:
@@ -79,7 +80,7 @@ def bare_passes(learner, batches: list[Experience]) -> Callable[[], Clock]:
 
 
 def shares(num_steps: int) -> list[Ratio]:
-    """Of the wall time of a run of the default task, evaluations and checkpoints included."""
+    """Shares of the step time of a run of the default task, evaluations and checkpoints included."""
     with tempfile.TemporaryDirectory() as folder:
         rows = trained_run("method=cppo", f"runs_dir={folder}", f"train.steps={num_steps}").rows("metrics")
     total = sum(row["time/step"] for row in rows)
@@ -91,7 +92,7 @@ def shares(num_steps: int) -> list[Ratio]:
 
 
 def padding_share() -> Ratio:
-    """Of the positions that the learner computes in the first step of the default task."""
+    """Share of padding in the positions that the learner computes in the first step of the default task."""
     from harness.parts import build
     from harness.settings.compose import compose_plan
 

@@ -1,8 +1,9 @@
-"""Learner, head and whole steps on a GPU, at the shapes of Qwen3 with random weights: `python -m benchmarks.gpu [NAME …]`.
+"""Measure learner, head and whole steps on a GPU, for Qwen3's shapes with random weights: `python -m benchmarks.gpu [NAME …]`.
 
 learner: an update of long responses, beside bare passes of the same tokens. head: the loss at a vocabulary of 151,936 beside
 materialised logits, TRL and Liger. step: sampling and learning beside TRL's GRPOTrainer; with --engine vllm both sample with
-vLLM, in the learner's process. Rates also as shares of what the card does at best: a large bfloat16 product and a large copy.
+vLLM, in the learner's process. Rates are also given as shares of the card's peak rates, which are measured with a large bfloat16
+matrix product and a large copy.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Figures = Iterator[tuple[str, float | str]]
 
 
 def ceilings() -> Figures:
-    """What the card does at best: bfloat16 products of 8192 × 8192, and bytes read and written by a copy."""
+    """The card and its peak rates: bfloat16 products of 8192 × 8192 matrices, and bytes read and written by a copy."""
     left, right = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     source = torch.empty(2**31, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
@@ -48,7 +49,7 @@ def ceilings() -> Figures:
 
 
 def mean_seconds(work: Callable, times: int) -> float:
-    """A call, on average over `times` calls after three others."""
+    """Mean seconds of a call over `times` calls, after three calls to warm up."""
     for _ in range(3):
         work()
     start = now()
@@ -58,8 +59,10 @@ def mean_seconds(work: Callable, times: int) -> float:
 
 
 def learner_figures(options: argparse.Namespace, found: dict) -> Figures:
-    """All that the learner does with a minibatch beside bare passes, with AdamW's moments in memory for both; both also with
-    activation checkpointing."""
+    """Rates of the learner's whole update beside bare passes, each without and with activation checkpointing.
+
+    AdamW's moments are in memory for both.
+    """
     for shape, (ending, savings) in product(options.shapes, SAVINGS.items()):
         learner, batch = long_learner(shape, **savings)
         for side, work in {"learner": whole_learner(learner, [batch]), "bare": bare_passes(learner, [batch])}.items():
@@ -91,8 +94,10 @@ def learned(key: str, work: Callable, batch, workload: Workload, num_rounds: int
 
 
 def learner_flops(workload: Workload, num_rows: int, length: int, response_length: int) -> float:
-    """Arithmetic that learning needs, forward and backward: six operations a weight and token, the head for response tokens
-    only, causal attention over half the square."""
+    """Arithmetic operations that learning needs, forward and backward.
+
+    These are six per weight and token, with the head for response tokens only and causal attention over half the square.
+    """
     shape = workload.shape
     attention = shape.num_layers * shape.config.num_attention_heads * shape.config.head_dim * length
     per_position = shape.num_layers * shape.largest_layer + attention
@@ -100,7 +105,7 @@ def learner_flops(workload: Workload, num_rows: int, length: int, response_lengt
 
 
 def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
-    """The loss at a vocabulary of 151,936, hidden size 1024, in bfloat16: milliseconds and peak memory of each way."""
+    """The loss at a vocabulary of 151,936, hidden size 1024, in bfloat16: milliseconds and peak memory of each implementation."""
     for num_tokens, way in product((4096, 16384), head.available()):
         gc.collect()
         hidden, weight, *ids = head.inputs(num_tokens, 1024, "cuda", torch.bfloat16)
@@ -116,7 +121,7 @@ def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
 
 
 def step_figures(options: argparse.Namespace, found: dict) -> Figures:
-    """One step of the sides, in turns."""
+    """Rates of one step of each side, timed in turns."""
     for shape in options.shapes:
         workload = on_gpu(shape, options.length)
         with tempfile.TemporaryDirectory() as name, quiet():
@@ -151,10 +156,10 @@ def step_rates(key: str, rounds: dict[str, list[Clock]]) -> Figures:
 
 
 def in_turns(makers: dict[str, Callable], num_rounds: int) -> dict[str, list[Clock]]:
-    """As `interleaved`; each clock's peak is what its side takes at most without the bytes of the other."""
+    """Clocks of each side as from `interleaved`. A clock's peak is its side's, without bytes that other sides keep allocated."""
     sides, kept = {}, {}
     for name, make in makers.items():
-        gc.collect()  # a trainer of another shape is a cycle
+        gc.collect()  # frees the trainer of the previous shape, which is a reference cycle
         before = torch.cuda.memory_allocated()
         sides[name] = make()
         sides[name]()
@@ -170,7 +175,7 @@ def in_turns(makers: dict[str, Callable], num_rounds: int) -> dict[str, list[Clo
 
 
 def watched(side: Callable, others: int = 0) -> Clock:
-    """A step with its peak of memory, less the bytes of the others."""
+    """Clock of one step, with its peak of GPU memory less the bytes of the other sides."""
     torch.cuda.reset_peak_memory_stats()
     clock = side()
     clock.peak = torch.cuda.max_memory_allocated() - others
@@ -178,7 +183,7 @@ def watched(side: Callable, others: int = 0) -> Clock:
 
 
 def rollout_bytes(workload: Workload) -> float:
-    """What decoding must read: all weights at each position, and the keys and values of all rows so far; in bfloat16."""
+    """Bytes that decoding must read, in bfloat16: at each position all weights, and the keys and values of all rows so far."""
     length, tokens = workload.max_response_length, prompt_length(workload) + workload.max_response_length / 2
     return 2 * length * (workload.shape.num_parameters + workload.num_responses * tokens * workload.shape.kv_elements())
 
@@ -205,14 +210,14 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    started, found = time.monotonic(), dict(ceilings())
-    print(found)
+    started, figures = time.monotonic(), dict(ceilings())
+    print(figures)
     for name in options.names or PARTS:
-        for key, value in PARTS[name](options, found):
-            found[key] = value
+        for key, value in PARTS[name](options, figures):
+            figures[key] = value
             print(f"{key:<48} {value:,.4g}", flush=True)
             if options.out:
-                options.out.write_text(json.dumps(found, indent=2) + "\n")
+                options.out.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
 
 

@@ -1,8 +1,9 @@
-"""What grading costs: `python -m benchmarks.graders [--check]`.
+"""Measure what grading costs: `python -m benchmarks.graders [--check]`.
 
-Gradings a second of each grader on 1,000 different answers, eight to a problem, start-up apart; the CPU seconds behind them, all
-processes together; and how much longer math-verify's batch takes when one answer is a bomb. Where HARNESS_DATA names the folder
-with MATH answers, the golds are its LaTeX ones, else made up. `--check` grades each pair by plain math-verify too, and compares.
+It prints each grader's gradings per second, without its start-up, and the CPU seconds of all its processes, on 1,000 different
+answers, eight to a problem; and how much longer math-verify's batch takes when one answer is a bomb (too large to evaluate). If
+HARNESS_DATA names the folder with MATH answers, the gold answers are the LaTeX ones there; otherwise they are made up. `--check`
+also grades each pair by plain math-verify, and compares.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def other_digits(gold: str, rng: random.Random) -> str:
 
 
 def pairs(golds: list[str], rng: random.Random) -> Iterator[Pair]:
-    """Eight different answers to each gold: itself in other words, near misses, and answers to other problems."""
+    """Pairs of each gold with eight different answers: itself in other words, near misses, and answers to other problems."""
     for gold in golds:
         yield from ((gold, answer) for answer in (gold.replace("\\frac", "\\dfrac "), f"x={gold}", f"{gold}+1", f"2({gold})/2"))
         yield from ((gold, other_digits(gold, rng)) for _ in range(2))
@@ -54,13 +55,13 @@ def pairs(golds: list[str], rng: random.Random) -> Iterator[Pair]:
 
 
 def problem_batches(golds: list[str], rng: random.Random) -> list[list[Pair]]:
-    """Batches of NUM_ANSWERS pairs; no two share a gold, as far as the golds go."""
+    """Batches of NUM_ANSWERS pairs, fewer if there are too few golds; no two batches share a gold."""
     shuffled, size = rng.sample(golds, len(golds)), NUM_ANSWERS // GROUP
     return [list(pairs(shuffled[start : start + size], rng)) for start in range(0, max(len(golds) - size, 0) + 1, size)]
 
 
 def cpu_seconds(grader: Grader) -> float:
-    """Of this process and of the grader's workers."""
+    """CPU seconds so far of this process and of the grader's workers."""
     seconds = time.process_time()
     for worker in grader.pool.workers if hasattr(grader, "pool") else ():
         fields = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")")[-1].split()
@@ -83,12 +84,12 @@ def report(name: str, seconds: float, cpu: float, verdicts: list[str]) -> None:
 
 
 def batch(latex: list[Pair]) -> tuple[list[str], list[str]]:
-    """(responses, golds)"""
+    """(responses, golds) of the pairs."""
     return [f"\\boxed{{{answer}}}" for _, answer in latex], [gold for gold, _ in latex]
 
 
 def math_verify_rates(batches: list[list[Pair]]) -> None:
-    """Of batches about different problems, as training and evaluation bring them; then of the first again."""
+    """Print the rates of batches about different problems, as in training and evaluation, then of the first batch again."""
     responses, golds = batch(batches[0])
     with make_grader("math_verify") as grader:
         start = time.perf_counter()
@@ -107,7 +108,7 @@ def math_verify_rates(batches: list[list[Pair]]) -> None:
 
 
 def check(latex: list[Pair]) -> int:
-    """How many verdicts differ between math-verify as it is and with the parts that the worker replaces."""
+    """Number of verdicts that differ between plain math-verify and math-verify with the parts that the worker replaces."""
     from math_verify.parser import parse_latex_cached
 
     from evals import math_verify_worker as worker

@@ -1,6 +1,6 @@
-"""How cost grows with the size of the work: `python -m benchmarks growth`.
+"""Measures how cost grows with the size of the work: `python -m benchmarks growth`.
 
-A power p means that twice the size takes 2^p of the time: 1 is linear, 0 is free. Sizes are tokens where steps are timed.
+A power p means that twice the size takes 2^p times the time: 1 is linear, 0 is free. Each row says what grows.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def powers(rounds: dict[str, list[Clock]], name: str, times: float) -> list[floa
 
 
 def store_growth(folder: Path, num_rounds: int) -> list[Ratio]:
-    """Appending a step's row, and finding the last one, in a file of 50 rows and one of 2,000."""
+    """Growth of the time to append a step's row, and to find the last step, from a file of 50 rows to one of 2,000."""
     from harness.store import RunFolder
 
     row = {"step": 1} | {f"metric/{i}": i / 7 for i in range(150)}
@@ -75,13 +75,13 @@ def store_growth(folder: Path, num_rounds: int) -> list[Ratio]:
         "append": lambda run: run.append("metrics", [row | {"step": STEPS_OF_A_LONG_RUN}]),
         "last_step": lambda run: run.last_step(),
     }
-    found = []
+    ratios = []
     for name, act in work.items():
         sides = {size: repeated(lambda act=act, run=run: act(run), 20) for size, run in folders.items()}
         rounds = interleaved(sides, num_rounds)
         text = f"{name} against the run's length, 50 to 2,000 rows, power"
-        found.append(Ratio(f"growth_{name}", text, powers(rounds, "all", STEPS_OF_A_LONG_RUN / 50), 0.1, at_most=True))
-    return found
+        ratios.append(Ratio(f"growth_{name}", text, powers(rounds, "all", STEPS_OF_A_LONG_RUN / 50), 0.1, at_most=True))
+    return ratios
 
 
 def repeated(act: Callable[[], object], times: int) -> Callable[[], Clock]:
@@ -96,7 +96,7 @@ def repeated(act: Callable[[], object], times: int) -> Callable[[], Clock]:
 
 
 def analysis_growth(folder: Path, counts: tuple[int, int], num_rounds: int) -> Ratio:
-    """Reading runs and comparing them, against how many there are: one short run and copies of it as further seeds."""
+    """Growth of the time to read and compare runs with their number. They are copies of one short run, as further seeds."""
     words = (f"runs_dir={folder / 'original'}", "train.steps=14", "eval=chain", "eval.benchmarks=[chain4]")
     original = trained_run(*TINY, *words).path
     sides = {}
@@ -126,7 +126,7 @@ def copies(original: Path, root: Path, count: int) -> None:
 
 
 def memory_growth(num_steps: int) -> Ratio:
-    """Memory of a process after num_steps tiny steps over that after a tenth of them."""
+    """Memory of this process after num_steps tiny steps, over its memory after a tenth of them."""
     from harness.parts import build
     from harness.planning.measure import allocated
     from harness.run import learn

@@ -1,7 +1,7 @@
-"""Memory and time of log-probs, top 20 and entropy at a vocabulary of 151,936: `python -m benchmarks head`.
+"""Measures memory and time of log-probs, top 20 and entropy at a vocabulary of 151,936: `python -m benchmarks head`.
 
-Each way runs in a process of its own, so that its peak is its own. TRL's fused head records no top 20, Liger's chunked loss
-neither top 20 nor entropy.
+Each implementation ("way") runs in a separate process, so that peaks of memory are separate. TRL's fused head does not record the
+top 20, and Liger's chunked loss neither the top 20 nor the entropy.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def liger(hidden: Tensor, weight: Tensor, tokens: Tensor, topk_ids: Tensor, chun
 
 
 WAYS: dict[str, Callable[..., Tensor]] = {"materialised": materialised, "harness": harness, "trl": trl, "liger": liger}
-PEERS = {"trl": "trl", "liger": "liger_kernel"}  # which package a way needs
+PEERS = {"trl": "trl", "liger": "liger_kernel"}  # way → package that it needs
 QUANTITIES = (("memory", "peak memory", "bytes"), ("time", "time", "seconds"))
 LIGER_SHARE = 1 / 1.2  # of Liger's memory over ours, which records more
 
@@ -73,12 +73,12 @@ def run(quick: bool) -> list[Ratio]:
 
 
 def available() -> list[str]:
-    """Without the peers that are not installed."""
+    """Ways whose packages are installed."""
     return [way for way in WAYS if way not in PEERS or find_spec(PEERS[way])]
 
 
 def over_ours(rounds: list[dict[str, dict]], unit: str, way: str) -> list[float]:
-    return [one[way][unit] / one["harness"][unit] for one in rounds]
+    return [measured[way][unit] / measured["harness"][unit] for measured in rounds]
 
 
 def alone(way: str, num_tokens: int) -> dict:
@@ -89,7 +89,7 @@ def alone(way: str, num_tokens: int) -> dict:
 
 
 def inputs(num_tokens: int, hidden_size: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Of a way: hidden states, weights, tokens and 20 ids each; the first two with gradient."""
+    """Inputs of a way: hidden states, weights, tokens, and 20 ids per token; the first two require gradients."""
     generator = torch.Generator(device).manual_seed(0)
     normal = lambda *shape: torch.randn(*shape, generator=generator, device=device).to(dtype)
     ids = lambda *shape: torch.randint(VOCAB, shape, generator=generator, device=device)

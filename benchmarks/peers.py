@@ -1,4 +1,4 @@
-"""The harness beside TRL and a plain hand loop, on the same work: `python -m benchmarks peers`."""
+"""Compares the harness with TRL and with a plain hand-written loop on the same work: `python -m benchmarks peers`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compare(workload: Workload, num_rounds: int) -> list[Ratio]:
 
 
 class quiet(warnings.catch_warnings):
-    """Without what transformers and TRL say about a model that is made up."""
+    """Context without the warnings of transformers and TRL about a made-up model."""
 
     def __enter__(self):
         super().__enter__()

@@ -1,4 +1,4 @@
-"""Ratios of things that were timed side by side, round by round, in one process."""
+"""Clocks and ratios of alternatives ("sides") that are timed in turns, round by round, in one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class Ratio:
-    """One figure: `values` holds a value for each round. A target is a least value, or with at_most a greatest one."""
+    """One figure, with a value for each round. `target` is the least value wanted, or with at_most the greatest."""
 
     key: str
     text: str
@@ -42,7 +42,7 @@ HEAD = "| key | what | median | from – to | rounds | target |\n|---|---|---|--
 
 
 def now() -> float:
-    """Seconds, when a GPU has done what it was given."""
+    """Seconds of a monotonic clock, read after the GPU (if any) has finished its queued work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -50,11 +50,11 @@ def now() -> float:
 
 @dataclass
 class Clock:
-    """Seconds by name, and what they were spent on."""
+    """Seconds by name of stage, the tokens that they were spent on, and peak memory."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: int = 1
-    peak: int = 0  # bytes of GPU memory, where they are looked at
+    peak: int = 0  # bytes of GPU memory, where measured
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -67,7 +67,7 @@ class Clock:
 
 
 def interleaved(sides: dict[str, Callable[[], Clock]], num_rounds: int) -> dict[str, list[Clock]]:
-    """Each side once to warm up, then num_rounds rounds in which each takes its turn: what slows the machine slows all."""
+    """Clocks of num_rounds calls of each side, after one to warm up. Sides take turns: what slows the machine slows them all."""
     for side in sides.values():
         side()
     rounds: dict[str, list[Clock]] = {name: [] for name in sides}

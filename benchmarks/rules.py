@@ -1,8 +1,8 @@
-"""What the rules cost: `python -m benchmarks.rules`.
+"""Measure what the rules cost: `python -m benchmarks.rules`.
 
-All compared rules, scores included, on [8, 2048] tokens with K = 20, against a forward and backward of the same tokens through a
-model of 4 layers and hidden size 256; then each rule, and each score, on [512, 8192] tokens. One thread unless told otherwise;
-medians.
+The first table compares all compared rules, with their scores, on [8, 2048] tokens with K = 20, with a forward and backward pass
+over as many tokens of a model of 4 layers and hidden size 256. The second lists each score and each rule on [512, 8192]
+tokens, timed once. Uses one thread by default.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def shipped_rule(name: str) -> Rule:
 
 
 def random_pair(rows: int, width: int) -> PolicyPair:
-    """Log-probs of plausible size; the ids need not be drawn from them."""
+    """A pair with log-probs of plausible size; its ids are not drawn from them."""
     generator = torch.Generator().manual_seed(0)
     uniform = lambda *shape: torch.rand(*shape, generator=generator)
     topk = (uniform(rows, width, TOPK) * 5 - 8).sort(-1, descending=True).values
@@ -58,7 +58,7 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def apply_all(rules: list[Rule], rows: int, width: int) -> Callable[[], None]:
-    """Every rule on the same tokens as in a step: a fresh pair, its scores once, a batch for each rule."""
+    """A function that applies every rule to the same tokens, as a step does: a fresh pair, each score once, a batch per rule."""
     fresh = random_pair(rows, width)
     fields = {name: getattr(fresh, name) for name in PolicyPair.__dataclass_fields__}
 

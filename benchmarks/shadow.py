@@ -1,8 +1,8 @@
-"""What recording costs: `python -m benchmarks.shadow [OVERRIDE…]`.
+"""Measure what recording costs: `python -m benchmarks.shadow [OVERRIDE…]`.
 
-Trains a few steps of the default testbed in this process, without evaluation, and records each of them; prints what a recording
-takes and its share of the step time at the intervals of conf/config.yaml. One thread; medians of recordings, the mean of the
-steps, since some of them sample for several.
+It trains a few steps of the default testbed in this process, without evaluation, and records each of them. It prints the median
+seconds of a recording, the mean seconds of a step (a mean because some steps sample for several) and the share of recording in
+the step time at the intervals of conf/config.yaml. Uses one thread.
 """
 
 from __future__ import annotations

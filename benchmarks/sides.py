@@ -1,6 +1,6 @@
-"""One step of the same work by each side of the comparison: the harness, TRL's GRPOTrainer and a plain hand loop.
+"""The sides of the comparison, which all do the same step: the harness, TRL's GRPOTrainer and a plain hand-written loop.
 
-Each side is made once for a workload; calling it does one step and says what it took.
+Each side is made once for a workload; calling it does one step and returns its Clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOP_K = 20
 
 
 class Harness:
-    """The loop's own step, with everything that belongs to it: canary, rewards, rule, divergence, metrics, push."""
+    """The step of harness.run, with everything that belongs to it: canary, rewards, rule, divergence, metrics, push."""
 
     def __init__(self, folder: Path, problems: Path, workload: Workload, *overrides: str):
         from harness.distributed import init_ranks
@@ -62,7 +62,7 @@ class Harness:
 
 
 class TRL:
-    """GRPOTrainer as an experienced user sets it: no gradient checkpointing, no KL term, 4 updates a generation."""
+    """GRPOTrainer as an experienced user sets it: no gradient checkpointing, no KL term, 4 updates per generation."""
 
     def __init__(self, folder: Path, workload: Workload, **options):
         from datasets import Dataset
@@ -81,7 +81,7 @@ class TRL:
         self.trainer._generate_single_turn = self.timed_generate
 
     def timed_generate(self, *args, **kwargs):
-        """With vLLM the push of the weights is part of it."""
+        """Generate and record the seconds, which include the push of the weights with vLLM."""
         with self.step("generate"):
             result = self.generate(*args, **kwargs)
         self.step.tokens += sum(map(len, result[0]))
@@ -89,14 +89,14 @@ class TRL:
 
     def __call__(self) -> Clock:
         self.step, self.started, self.ended = Clock(tokens=0), None, None
-        self.trainer._last_loaded_step = -1  # or vLLM would keep its weights: each call begins at step 0
+        self.trainer._last_loaded_step = -1  # each call begins at step 0; without this, vLLM would keep its old weights
         self.trainer.train()
         self.step.seconds["step"] = self.ended - self.started
         self.step.seconds["learn"] = self.step.seconds["step"] - self.step.seconds["generate"]
         return self.step
 
     def close(self) -> None:
-        """Nothing of its own."""
+        """Do nothing: there is nothing to close."""
 
 
 def trl_config(folder: Path, workload: Workload, **options):
@@ -129,8 +129,11 @@ def stopwatch(side: TRL):
 
 
 class HandLoop:
-    """What one writes in an afternoon over transformers, with care: DynamicCache, finished rows leave, top 20 recorded,
-    micro-batches packed by length; the clipped surrogate straight on materialised log-probs."""
+    """A careful loop over transformers that one could write in an afternoon.
+
+    It uses DynamicCache, drops finished rows, records the top 20, packs micro-batches by length, and computes the clipped
+    surrogate from materialised log-probs.
+    """
 
     def __init__(self, folder: Path, workload: Workload):
         from transformers import AutoModelForCausalLM

@@ -1,6 +1,6 @@
-"""The default sweep as a user gives it, whole processes from start to end: `python -m benchmarks sweep`. Seconds, not ratios.
+"""Times the default sweep as a user runs it, as whole processes from start to end: `python -m benchmarks sweep`.
 
-Quick: the starts alone.
+Values are seconds, except for sweep_layout, which is a ratio. With --quick only the starts are timed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RULES = "method=cppo,dppo,grpo"
 
 def run(quick: bool) -> list[Ratio]:
     with tempfile.TemporaryDirectory() as name:
-        found = list(starts(Path(name), 2 if quick else 5))
-        return found if quick else found + whole_sweeps(Path(name))
+        start_times = list(starts(Path(name), 2 if quick else 5))
+        return start_times if quick else start_times + whole_sweeps(Path(name))
 
 
 def starts(root: Path, num_rounds: int) -> Iterator[Ratio]:
@@ -49,7 +49,7 @@ def sweep(folder: Path, *words: str) -> float:
 
 
 def start_seconds(folder: Path, *words: str) -> float:
-    """Until the first step began, of a run of one step without evaluation: when its row was written, less what it took."""
+    """Seconds until the first step of a run of one step without evaluation: the time of its row less the step's duration."""
     started = time.time()
     harness(folder, *words, "method=grpo", "seed=1", "train.steps=1", "eval.benchmarks=[]")
     (only,) = find_runs(folder)

@@ -1,7 +1,7 @@
-"""The theory behind the prefix budget, exactly, on MDPs small enough to enumerate.
+"""Checks the theory behind the prefix budget exactly, on MDPs that are small enough to enumerate.
 
-`python -m benchmarks.theory --out theory.png` draws bound against truth.
-Responses of T tokens from V ids, all V^T of them; μ and π are random tables of next-token distributions, R a random reward in
+`python -m benchmarks.theory --out theory.png` plots the exact residual against its bound.
+There are V^T responses of T tokens from V ids. μ and π are random tables of next-token distributions, R is a random reward in
 [−ξ, ξ]. Arithmetic is float64 and every expectation is a sum over all responses. From arXiv 2606.10968:
 
     J(π) − J(μ) = L'(π) − Δ(μ, π)                                                    (Eq. 1)
@@ -107,7 +107,7 @@ def prefix_bound(table: Table, w_min: float) -> Tensor:
 
 
 def draw(path: str, num_tables: int, w_min: float) -> None:
-    """Bound against truth, a point per random table; a point above the diagonal would be a violation."""
+    """Plot the exact |Δ| against its bound, a point per random table; a point above the diagonal would be a violation."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,8 @@
-"""What the harness costs on top of vLLM, and what a push and sleep cost: `python -m benchmarks.vllm_engine [--shape 0.6B]`.
+"""Measure the harness's cost on top of vLLM, and that of push and sleep: `python -m benchmarks.vllm_engine [--shape 0.6B]`.
 
-The same requests through VllmEngine and through vLLM alone, in turns; medians. Shapes are random weights of Qwen3's sizes.
-With rollout.vllm.sleep=true on a GPU also the memory when awake and asleep. Without a GPU a second is one of CPU time, of all
-threads together. Needs the extra [vllm] (docs/rollouts.md).
+The same requests go through VllmEngine and through vLLM alone, in turns; figures are medians. A shape is a model of Qwen3's sizes
+with random weights. With rollout.vllm.sleep=true on a GPU, memory is also measured awake and asleep. Without a GPU, seconds are
+CPU time of all threads together. Needs the extra [vllm] (docs/rollouts.md).
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def measure(options: argparse.Namespace, folder: str):
 
 
 def write_shape(shape: str, folder: str) -> list[str]:
-    """A folder that loads; the settings that name it."""
+    """Save a model of this shape to the folder. Returns the settings that name it."""
     make_model(on_gpu(shape)).to(torch.bfloat16).save_pretrained(folder)
     return ["model=hf", f"model.path={folder}", "model.dtype=bfloat16", "rollout.precision=bfloat16"]
 
 
 def prompts_of(config, options: argparse.Namespace) -> list[list[int]]:
-    """Training problems; random weights have no tokenizer, and need none."""
+    """Prompts of training problems, or made-up ids for a shape, whose random weights have no tokenizer."""
     from harness.data import step_problems, training_prompts
 
     if options.shape:
@@ -69,7 +69,7 @@ def prompts_of(config, options: argparse.Namespace) -> list[list[int]]:
 
 
 def rates(engine, prompts: list[list[int]], options: argparse.Namespace, top_k: int):
-    """Tokens per second of the same requests, by the harness and by vLLM alone; rounds in turns."""
+    """Tokens per second for the same requests by the harness and by vLLM alone, in alternating rounds."""
     from harness.rollout.records import Sampling, request_seed
 
     seeds = [request_seed(1, row) for row in range(options.rows)]
@@ -98,7 +98,7 @@ def memory(engine, model):
 
 
 def seconds(action) -> float:
-    """Of wall time on a GPU; of CPU time without one, since other processes may be at work there."""
+    """Seconds of an action: wall time on a GPU; CPU time without one, since other processes may use the CPU."""
     if not torch.cuda.is_available():
         start = time.process_time()
         action()

@@ -1,8 +1,8 @@
-"""What the speed benchmarks have in common: one small model, its tokenizer and prompts, and two kinds of response lengths.
+"""Makes what the speed benchmarks share: one small model, its tokenizer and prompts, and two kinds of response lengths.
 
 The model is a Qwen3 of 3 layers, hidden size 128, 4 heads and 2 KV heads of 32, vocabulary 64, tied: 599,104 parameters; on a GPU
-the shapes of Qwen3-0.6B and 1.7B. Random weights of small size make all tokens about equally likely, so that with the end token
-among them lengths are geometric. A step: 32 prompts of 12 tokens (16 on a GPU), 8 responses each, 4 updates.
+it has the shape of Qwen3-0.6B or 1.7B. Its small random weights make all tokens about equally likely, so response lengths are
+geometric if the end token can be sampled. A step has 32 prompts of 12 tokens (16 prompts on a GPU), 8 responses each, 4 updates.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ QWEN3_TINY = dict(
 class Workload:
     name: str
     max_response_length: int
-    token_budget: int  # positions of a micro-batch, for those who pack by length
-    ends: bool  # responses end by themselves, or have full length
+    token_budget: int  # positions of a micro-batch, for sides that pack by length
+    ends: bool  # True: responses end by themselves; False: all have full length
     num_prompts: int = 32
-    rows_at_once: int = 16  # of a micro-batch, for those who don't pack
+    rows_at_once: int = 16  # rows of a micro-batch, for sides that don't pack
     sizes: dict = field(default_factory=lambda: QWEN3_TINY)
-    settings: tuple[str, ...] = ()  # of the harness, beyond those that all workloads have
+    settings: tuple[str, ...] = ()  # of the harness, beside those that all workloads share
 
     @property
     def num_responses(self) -> int:
@@ -53,7 +53,7 @@ class Workload:
 
     @property
     def never(self) -> int:
-        """An end token that the model can't sample."""
+        """An end token id that the model can't sample."""
         return self.sizes["vocab_size"]
 
     @property
@@ -66,8 +66,10 @@ FIXED = Workload("fixed", 64, 1024, ends=False)
 
 
 def on_gpu(shape: str, length: int = 256) -> Workload:
-    """Full-length responses of a Qwen3 of this size ("0.6B"), in bfloat16 over float32 weights; about 4,300 positions are a
-    micro-batch."""
+    """A workload of full-length responses of a Qwen3 of this size ("0.6B"), in bfloat16 over float32 weights.
+
+    A micro-batch has about 4,300 positions.
+    """
     rows = max(1, 4096 // length)
     settings = ("train.precision=bfloat16", "rollout.precision=bfloat16", "train.logprob_chunk=2048")
     budget = rows * (length + 12)
@@ -79,7 +81,7 @@ def qwen3(shape: str) -> dict:
 
 
 def save_model(folder: Path, workload: Workload) -> Path:
-    """A Hugging Face folder with model and tokenizer."""
+    """Save model and tokenizer to a Hugging Face folder. Returns the folder."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -131,7 +133,7 @@ def long_update(workload: Workload, num_rows: int, length: int):
 
 
 def trained_run(*overrides: str):
-    """The folder of a run that has ended."""
+    """Train a run in this process. Returns its folder."""
     from harness.run import train
     from harness.runs.attempt import StopRequest, attempt
     from harness.settings.compose import compose_plan
@@ -142,7 +144,7 @@ def trained_run(*overrides: str):
 
 
 def prompt_texts(workload: Workload) -> list[str]:
-    """12 tokens each."""
+    """Prompts of 12 tokens each."""
     rng = random.Random(0)
     return [chain.sample_problem(rng, 3).text for _ in range(workload.num_prompts)]
 
