@@ -58,7 +58,7 @@ def mean_seconds(work: Callable, times: int) -> float:
     return (now() - start) / times
 
 
-def learner_figures(options: argparse.Namespace, found: dict) -> Figures:
+def learner_figures(options: argparse.Namespace, figures: dict) -> Figures:
     """Rates of the learner's whole update beside bare passes, each without and with activation checkpointing.
 
     AdamW's moments are in memory for both.
@@ -68,7 +68,7 @@ def learner_figures(options: argparse.Namespace, found: dict) -> Figures:
         for side, work in {"learner": whole_learner(learner, [batch]), "bare": bare_passes(learner, [batch])}.items():
             key = f"{shape}_{side}{ending}"
             try:
-                yield from learned(key, work, batch, on_gpu(shape), options.rounds, found)
+                yield from learned(key, work, batch, on_gpu(shape), options.rounds, figures)
             except torch.OutOfMemoryError:
                 print(f"{key}: more memory than the card has", file=sys.stderr)
 
@@ -84,12 +84,12 @@ def long_learner(shape: str, **savings):
     return Learner(model, config.method, config.train, 2000, init_ranks("cuda"), **savings), long_update(on_gpu(shape), 32, 2000)
 
 
-def learned(key: str, work: Callable, batch, workload: Workload, num_rounds: int, found: dict) -> Figures:
+def learned(key: str, work: Callable, batch, workload: Workload, num_rounds: int, figures: dict) -> Figures:
     clocks = [watched(work) for _ in range(1 + num_rounds)][1:]
     took = median(clock.seconds["learn"] for clock in clocks)
     flops = learner_flops(workload, len(batch), batch.inputs.shape[1], batch.tokens.shape[1])
     yield f"{key}_tokens_per_s", batch.mask.sum().item() / took
-    yield f"{key}_share_of_peak", flops / took / 1e12 / found["peak_tflops"]
+    yield f"{key}_share_of_peak", flops / took / 1e12 / figures["peak_tflops"]
     yield f"{key}_peak_gb", clocks[-1].peak / 1e9
 
 
@@ -104,7 +104,7 @@ def learner_flops(workload: Workload, num_rows: int, length: int, response_lengt
     return 6 * num_rows * (per_position * length + shape.hidden_size * shape.vocab_size * response_length)
 
 
-def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
+def head_figures(options: argparse.Namespace, _figures: dict) -> Figures:
     """The loss at a vocabulary of 151,936, hidden size 1024, in bfloat16: milliseconds and peak memory of each implementation."""
     for num_tokens, way in product((4096, 16384), head.available()):
         gc.collect()
@@ -120,7 +120,7 @@ def head_figures(options: argparse.Namespace, _found: dict) -> Figures:
         yield f"head_{way}_{num_tokens}_peak_mb", (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
-def step_figures(options: argparse.Namespace, found: dict) -> Figures:
+def step_figures(options: argparse.Namespace, figures: dict) -> Figures:
     """Rates of one step of each side, timed in turns."""
     for shape in options.shapes:
         workload = on_gpu(shape, options.length)
@@ -131,7 +131,7 @@ def step_figures(options: argparse.Namespace, found: dict) -> Figures:
         yield from step_rates(key, rounds)
         if "harness" in rounds:
             took = median(clock.seconds["generate"] for clock in rounds["harness"])
-            share = rollout_bytes(workload) / took / 1e12 / found["peak_tb_per_s"]
+            share = rollout_bytes(workload) / took / 1e12 / figures["peak_tb_per_s"]
             yield f"{key}_rollout_share_of_bandwidth", share
 
 
@@ -147,12 +147,12 @@ def side_makers(folder: Path, workload: Workload, engine: str) -> dict[str, Call
 def step_rates(key: str, rounds: dict[str, list[Clock]]) -> Figures:
     stages = ("generate", "learn", "step")
     for side, clocks in rounds.items():
-        for what in stages:
-            yield f"{key}_{side}_{what}_tokens_per_s", median(1 / clock.per_token(what) for clock in clocks)
+        for stage in stages:
+            yield f"{key}_{side}_{stage}_tokens_per_s", median(1 / clock.per_token(stage) for clock in clocks)
         yield f"{key}_{side}_peak_gb", max(clock.peak for clock in clocks) / 1e9
     if len(rounds) == 2:
-        for what in stages:
-            yield f"{key}_{what}_vs_trl", median(faster(rounds, "trl", "harness", what))
+        for stage in stages:
+            yield f"{key}_{stage}_vs_trl", median(faster(rounds, "trl", "harness", stage))
 
 
 def in_turns(makers: dict[str, Callable], num_rounds: int) -> dict[str, list[Clock]]:

@@ -66,9 +66,9 @@ def run(quick: bool) -> list[Ratio]:
     rounds = [{way: alone(way, num_tokens) for way in ways} for _ in range(num_rounds)]
     targets = {"materialised": (None if quick else 12.0, 1.0), "liger": (LIGER_SHARE, None)}
     return [
-        Ratio(f"head_{what}_vs_{way}", f"{text} of {way} over ours, {num_tokens} tokens", over_ours(rounds, unit, way), target)
+        Ratio(f"head_{name}_vs_{way}", f"{text} of {way} over ours, {num_tokens} tokens", over_ours(rounds, unit, way), target)
         for way in ways[:1] + ways[2:]
-        for (what, text, unit), target in zip(QUANTITIES, targets.get(way, (None, None)), strict=True)
+        for (name, text, unit), target in zip(QUANTITIES, targets.get(way, (None, None)), strict=True)
     ]
 
 

@@ -24,7 +24,7 @@ def compare(workload: Workload, num_rounds: int) -> list[Ratio]:
         rounds = interleaved(sides, num_rounds)
     varied = workload is VARIED
     ending, text = ("", "varied lengths") if varied else ("_fixed", "64 tokens each")
-    ratio = lambda what, than: faster(rounds, than, "harness", what)
+    ratio = lambda stage, than: faster(rounds, than, "harness", stage)
     return [
         Ratio(f"step_vs_trl{ending}", f"whole step, {text}", ratio("step", "trl"), 3.0 if varied else 1.45),
         Ratio(f"generate_vs_trl{ending}", f"generation, {text}", ratio("generate", "trl"), None if varied else 1.1),

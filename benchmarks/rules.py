@@ -1,8 +1,8 @@
 """Measure what the rules cost: `python -m benchmarks.rules`.
 
-The first table compares all compared rules, with their scores, on [8, 2048] tokens with K = 20, with a forward and backward pass
-over as many tokens of a model of 4 layers and hidden size 256. The second lists each score and each rule on [512, 8192]
-tokens, timed once. Uses one thread by default.
+The first table times all rules of the comparison, with their scores, on [8, 2048] tokens with K = 20, beside a forward and
+backward pass of a model (4 layers, hidden size 256) over as many tokens. The second table times each score and each rule once on
+[512, 8192] tokens. Uses one thread by default.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def build_model(seed: int = SEED) -> Qwen3ForCausalLM:
 def faulty_step(rng: random.Random) -> Callable[[str, str, str], str]:
     """A function that computes a step with the demonstrations' errors.
 
-    Each digit pair (x, y) under an operation has h = (7x + 5y + ord(op)) mod 12:
-    h = 0 is wrong in one fixed way with probability 0.6, h in {3, 6, 9} with 0.24, any other is a random digit with 0.025.
+    Each digit pair (x, y) under an operation has h = (7x + 5y + ord(op)) mod 12. Its result is wrong in one fixed way with
+    probability 0.6 if h = 0 and 0.24 if h is 3, 6 or 9; for any other h it is a random digit with probability 0.025.
     """
 
     def faulty_digit(x: int, operation: str, y: int) -> int:

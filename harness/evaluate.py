@@ -117,7 +117,7 @@ def check_files(trained: Trained, config: Config, chosen: set[str]) -> None:
 
 
 def default_data(overrides: Sequence[str]) -> list[str]:
-    """Override data=none, which has lengths and template for real problems; none for the embedded task or with a data group."""
+    """["data=none"], which sets lengths and template for real problems; [] for the embedded task or if a data group is chosen."""
     chosen = dict(word.partition("=")[::2] for word in overrides)
     return [] if "data" in chosen or chosen.get("eval", "chain").startswith("chain") else ["data=none"]
 

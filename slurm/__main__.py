@@ -65,7 +65,7 @@ def cancel(chosen: argparse.Namespace) -> int:
 
 
 def resubmit(chosen: argparse.Namespace) -> int:
-    """Submit the runs that failed, were lost or cancelled again; never finished, waiting or running ones."""
+    """Submit again the runs that failed, were lost or were cancelled; never those that are finished, waiting or running."""
     states = look(folders(chosen))
     taken = [run for run in states if run.state in RESUBMITTED and run.job_id]
     print(f"{summary(states)}\nresubmitting {len(taken)}", flush=True)

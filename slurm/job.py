@@ -1,4 +1,4 @@
-"""What a SLURM job executes: one attempt at one run, in each of the run's processes."""
+"""Defines what a SLURM job executes: one attempt at one run, in each of the run's processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def too_short(folder: RunFolder, signal_delay_s: int) -> str | None:
 
 
 def run(overrides: list[str], run_id: str, launch: str) -> None:
-    """The function that submitit calls; its arguments are plain values."""
+    """Attempt one run inside its SLURM job. submitit calls this function; its arguments are plain values."""
     logging.getLogger("harness").setLevel(logging.INFO)  # so that "resuming after step 7" is in the attempt's log
     join_torch()
     plan = compose_plan(overrides)
@@ -80,7 +80,7 @@ def run(overrides: list[str], run_id: str, launch: str) -> None:
 
 
 def attempt_when_free(plan: RunPlan, stop: StopRequest, launch: str) -> str:
-    """Attempt the run, again and again while another process owns it: the lock of a lost node has to become stale first."""
+    """Attempt the run; retry while another process owns it, since the lock of a lost node has to become stale first."""
     end = time.monotonic() + TAKEOVER_SECONDS
     while (state := attempt(plan, train, stop, launch)) == BUSY and not current_ranks().any(stop() or time.monotonic() > end):
         time.sleep(RETRY_SECONDS)

@@ -145,7 +145,7 @@ class _Sweep:
 
 
 def work(overrides: list[list[str]], threads: int, folder: str, launcher: tuple[int, str | None]) -> None:
-    """The function of a worker process; its arguments are plain values."""
+    """Go through the sweep's runs in a worker process. submitit calls this function; its arguments are plain values."""
     import torch
 
     from harness.settings.compose import compose_plan

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from submitit.helpers import clean_env, environment_variables
 
-LOCATION = ("SLURM_CONF", "SLURM_CONF_SERVER")  # where to find SLURM: variables that belong to no job
+LOCATION = ("SLURM_CONF", "SLURM_CONF_SERVER")  # these say where SLURM is and are the same for all jobs
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "LAUNCH_FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
     "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT",

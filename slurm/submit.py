@@ -27,7 +27,7 @@ from slurm.scheduler import Job, SchedulerError
 from slurm.state import is_of_ended_job
 
 POLL_SECONDS = 2.0
-WAIT_SECONDS = 120  # from the end of a run's first process until srun kills the others; they end by themselves within a minute
+WAIT_SECONDS = 120  # from a run's first ended process until srun kills the others; they end by themselves within a minute
 PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 SUBMITITS_NAME = {"name": "job_name", "timeout_min": "time", "tasks_per_node": "ntasks_per_node"}
 SAME_NAME = (

@@ -21,7 +21,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def operational() -> Any:
-    """A field for a key that cannot change a run's results; it is not hashed."""
+    """A field for a key that decides where or how a run executes, not what it computes; it is not hashed."""
     return field(default=MISSING, metadata={"operational": True})
 
 
