@@ -28,11 +28,11 @@ def headline(folder: RunFolder) -> str:
 
 
 def examine(folder: RunFolder) -> Iterator[str]:
-    """What is wrong, a line each with its remedy; nothing for a whole folder. A run that stopped half-way can be whole."""
+    """Problems of a folder with their remedies, a line each. A folder can be whole even if its run stopped half-way."""
     for check in (check_config, check_status, check_lines, check_steps, check_evaluations, check_samples, check_checkpoints):
         try:
             yield from check(folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # damage of a kind that no check expects
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # damage that the check does not expect
             what = check.__name__.removeprefix("check_")
             yield f"its {what} cannot be checked: a file does not hold what it should ({type(error).__name__}: {error})"
 
@@ -58,7 +58,7 @@ def check_status(folder: RunFolder) -> Iterator[str]:
 
 
 def check_lines(folder: RunFolder) -> Iterator[str]:
-    """A killed run leaves half a line and writes its row again when it resumes. What is lost for good shows as missing rows."""
+    """Report damaged lines. A killed run leaves half a line and rewrites the row on resuming; other losses are missing rows."""
     for name in ROW_KEYS:
         if lines := folder.damaged_lines(name):
             yield f"{name}.jsonl: lines {lines} are half-written or damaged; readers pass over them"
@@ -92,7 +92,7 @@ def check_evaluations(folder: RunFolder) -> Iterator[str]:
 
 
 def check_samples(folder: RunFolder) -> Iterator[str]:
-    """Readable, of every evaluation, and graded as evals.jsonl counts them."""
+    """Report samples that are unreadable, missing, or graded otherwise than evals.jsonl counts them."""
     from harness.evaluation import eval_rows, read_samples
 
     files, stored = by_step(folder.path / "samples", ".jsonl.gz"), folder.rows("evals")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-MAX_STEP = 10**9  # no run has as many: a larger number is damage
+MAX_STEP = 10**9  # no run has this many steps: a larger number is damage
 
 
 def now() -> str:
@@ -86,7 +86,7 @@ def write_json(path: Path, value) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """None when the file is absent, empty, torn or not a file: the caller decides what that means."""
+    """Content of a JSON file; None when it is absent, unreadable, empty, half-written or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -126,7 +126,7 @@ IsRow = Callable[[dict], bool]
 
 
 def read_rows(path: Path, key: tuple[str, ...], is_row: IsRow = lambda row: True) -> list[dict]:
-    """All rows of a JSON Lines file as `parse_rows` sees them; none if it does not exist."""
+    """All rows of a JSON Lines file, as `parse_rows` returns them; none if the file does not exist."""
     if not path.exists():
         return []
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -134,28 +134,28 @@ def read_rows(path: Path, key: tuple[str, ...], is_row: IsRow = lambda row: True
 
 
 def parse_rows(lines: Iterable[str], key: tuple[str, ...], is_row: IsRow = lambda row: True) -> list[dict]:
-    """Rows in order of their step; of several rows with one key the last wins.
+    """Rows in order of their step. Of several rows with the same key the last one counts.
 
-    A line that is half-written, or whose values `is_row` does not accept, is passed over.
+    Lines that are half-written, or whose values `is_row` rejects, are skipped.
     """
     rows = {}
     for row in _values(list(lines)):
         if is_step_row(row, key) and is_row(row):
             identity = tuple(row[name] for name in key)
-            rows.pop(identity, None)  # rows of a step keep the order in which they were written last
+            rows.pop(identity, None)  # so that rows of a step are in the order in which they were last written
             rows[identity] = row
     return sorted(rows.values(), key=lambda row: row["step"])
 
 
 def is_step_row(row: object, key: tuple[str, ...]) -> bool:
-    """Whether a line's value is a row of some step with all parts of its key."""
+    """Whether the value of a line is a row with a valid step and all parts of its key."""
     if not isinstance(row, dict) or type(row.get("step")) is not int or not 0 <= row["step"] < MAX_STEP:
         return False
     return all(isinstance(row.get(name), str | int) for name in key)
 
 
 def _values(lines: list[str]) -> list:
-    """Of whole lines all at once, which takes half the time; where one is broken, line by line."""
+    """Parsed lines. They are parsed together, which takes half the time, and one by one if any of them is broken."""
     with suppress(ValueError, RecursionError):
         values = json.loads(f"[{','.join(lines)}]")
         if len(values) == len(lines):

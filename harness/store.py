@@ -28,12 +28,12 @@ from harness.lock import RunLock
 FINISHED_STATES = ("completed", "collapsed")  # collapsed: stopped by the collapse rule before its last step
 TERMINAL_STATES = (*FINISHED_STATES, "failed")
 
-SUMS = ("attempts", "seconds", "device_hours", "ranks")  # in the status
+SUMS = ("attempts", "seconds", "device_hours", "ranks")  # keys of the status that must be numbers
 ROW_KEYS = {"metrics": ("step",), "evals": ("step", "benchmark", "problem_id"), "shadow": ("step", "rule")}
 
 
 def is_number(value: object) -> bool:
-    """A finite number, or null, which stands for one that is not finite."""
+    """Whether the value is a finite number, or None, which stands for a number that is not finite."""
     return value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
 
 
@@ -54,12 +54,12 @@ IS_ROW = {"metrics": is_metrics_row, "evals": is_evals_row, "shadow": is_shadow_
 
 
 def content_hash(value: object) -> str:
-    """16 hex digits that stand for a JSON value, whatever the order of its keys."""
+    """Hash of a JSON value as 16 hex digits; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def flatten(settings: dict, prefix: str = "") -> dict:
-    """{"train": {"lr": 1}} -> {"train.lr": 1}"""
+    """Nested settings with dotted keys: {"train": {"lr": 1}} -> {"train.lr": 1}."""
     flat = {}
     for key, value in settings.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -73,7 +73,7 @@ class RunFolder:
     path: Path
 
     def planned_evaluations(self, last: int) -> set[int]:
-        """Steps up to `last` at which a run of these settings is evaluated."""
+        """Steps up to `last` at which a run with these settings is evaluated."""
         settings = (self.read_config() or {}).get("settings") or {}
         if not settings.get("eval", {}).get("benchmarks"):
             return set()
@@ -84,7 +84,7 @@ class RunFolder:
         return read_json(self.path / "config.json")
 
     def read_status(self) -> dict | None:
-        """None without a readable one. Sums over attempts that are no numbers count as lost."""
+        """Content of status.json without keys of SUMS that are not numbers; None if it is not readable."""
         status = read_json(self.path / "status.json")
         return status and {key: value for key, value in status.items() if key not in SUMS or type(value) in (int, float)}
 
@@ -100,7 +100,7 @@ class RunFolder:
         return read_rows(self.path / f"{name}.jsonl", ROW_KEYS[name], IS_ROW[name])
 
     def damaged_lines(self, name: str) -> list[int]:
-        """Numbers of the lines that `rows` passes over: half-written by a killed process, or damaged since."""
+        """Numbers of the lines that `rows` skips: half-written by a killed process, or damaged since."""
         path, key = self.path / f"{name}.jsonl", ROW_KEYS[name]
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
         return [number for number, line in enumerate(lines, 1) if line and not parse_rows([line], key, IS_ROW[name])]
@@ -183,9 +183,9 @@ def complete_steps(checkpoints: Path) -> list[int]:
 
 
 def by_step(folder: Path, ending: str = "") -> dict[int, Path]:
-    """What is called step=<n><ending> in a folder, in order of n. Other names, a copy kept beside say, are passed over."""
-    found = [(re.fullmatch(rf"step=([0-9]+){re.escape(ending)}", path.name), path) for path in folder.glob(f"step=*{ending}")]
-    return dict(sorted((int(match[1]), path) for match, path in found if match))
+    """Files or folders named step=<n><ending> in `folder`, by n, ascending. Other names, such as those of copies, are ignored."""
+    matches = [(re.fullmatch(rf"step=([0-9]+){re.escape(ending)}", path.name), path) for path in folder.glob(f"step=*{ending}")]
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
 def find_runs(*roots: Path | str) -> Iterator[RunFolder]:

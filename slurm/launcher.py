@@ -129,7 +129,7 @@ def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | Non
 
 
 def require_rows(plan: RunPlan) -> None:
-    """ValueError for a run that is finished by its status, and whose last step is not stored."""
+    """Raise ValueError if a run is finished according to its status, but its last step is not stored."""
     folder = plan.folder
     if folder.finished and folder.last_step() != (folder.read_status() or {}).get("step"):
         raise ValueError(

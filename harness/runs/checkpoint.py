@@ -2,7 +2,7 @@
 
     checkpoints/step=<n>/
         model.safetensors  optimizer.safetensors  queue.<i>.safetensors (batches sampled but not yet learned from)
-        manifest.json      run, step, counters, score, the hash of every file and its own: its presence is the completion mark
+        manifest.json      run, step, counters, score, hash of every file and of itself; written last: marks a complete checkpoint
 
 The files are the same for any number of ranks. Sharded tensors are gathered one at a time, so a run may resume on more or
 fewer ranks and no process ever holds the whole model. No random state is stored, because none exists: every draw comes from a
@@ -71,7 +71,7 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, keep_last: int, keep_bes
 
 
 def run_hash(root: Path) -> str | None:
-    """The hash of the settings of the run whose checkpoints stand in `root`."""
+    """Hash of the settings of the run whose checkpoints are in `root`; None without a config.json."""
     return (read_json(root.parent / "config.json") or {}).get("config_hash")
 
 
@@ -103,7 +103,7 @@ def remove_leftovers(root: Path) -> None:
 
 
 def dropped_steps(root: Path, newest: int, keep_last: int, keep_best: int) -> list[int]:
-    """Steps whose checkpoints save_checkpoint removes. Those above `newest` are damaged, or the run would have resumed there."""
+    """Steps whose checkpoints save_checkpoint removes. Those above `newest` are there only if the run could not use them."""
     steps = complete_steps(root)
     past = [step for step in steps if step <= newest]
     scores = {step: (read_json(root / f"step={step}" / "manifest.json") or {}).get("score") for step in past}
@@ -113,7 +113,7 @@ def dropped_steps(root: Path, newest: int, keep_last: int, keep_best: int) -> li
 
 
 def load_checkpoint(root: Path, last: int | None = None) -> Checkpoint | None:
-    """The newest checkpoint, of step `last` at most, whose hashes hold; a damaged one is passed over and said."""
+    """The newest checkpoint up to step `last` whose hashes match, or None. A damaged checkpoint is skipped with a warning."""
     for step in reversed(complete_steps(root)):
         if last is not None and step > last:
             continue
@@ -125,7 +125,7 @@ def load_checkpoint(root: Path, last: int | None = None) -> Checkpoint | None:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder. ValueError or OSError if a file is missing or does not match its hash."""
+    """The checkpoint in a folder. ValueError or OSError if it is damaged."""
     manifest = read_manifest(folder)
     if problems := damage(folder, manifest):
         raise ValueError("; ".join(problems))
@@ -142,7 +142,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def damage(folder: Path, manifest: dict) -> list[str]:
-    """What is not as it was written, the manifest itself included; empty for a whole checkpoint.
+    """Messages about what has changed since the checkpoint was written, its manifest included; empty for a whole checkpoint.
 
     A manifest of an earlier version names neither its run nor its own hash.
     """
