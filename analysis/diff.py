@@ -58,7 +58,7 @@ def matched(one: Results, other: Results) -> list[tuple[GroupScores, GroupScores
 
 
 def runs_of(group: GroupScores, method: str | None = None):
-    return [run for name, m in group.methods.items() if method in (None, name) for run in m.runs + m.others]
+    return [run for name, m in group.methods.items() if method in (None, name) for run in m.all_runs]
 
 
 def settings_lines(a: GroupScores, b: GroupScores) -> list[str]:

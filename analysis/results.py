@@ -22,13 +22,13 @@ class Results:
 
     def main_methods(self, group: GroupScores) -> list[str]:
         """The compared methods of a group: all but the variants of a rule whose own preset is there too."""
-        first = {name: (method.runs + method.others)[0] for name, method in group.methods.items()}
+        first = {name: method.all_runs[0] for name, method in group.methods.items()}
         return ordered(name for name, run in first.items() if not (run.is_variant and run.rule in first))
 
     def variants(self, group: GroupScores, base: str) -> list[str]:
         """The ablations and changed settings of the rule `base`; empty if the rule's own preset is not among the runs."""
         main = self.main_methods(group)
-        rules = {name: (method.runs + method.others)[0].rule for name, method in group.methods.items()}
+        rules = {name: method.all_runs[0].rule for name, method in group.methods.items()}
         return ordered(name for name in rules if rules[name] == base and name not in main)
 
     def comparison(self, group: GroupScores, rule: str | None = None) -> Comparison:

@@ -29,6 +29,15 @@ class Method:
     num_samples_SEP: np.ndarray  # samples behind each score
 
     @property
+    def all_runs(self) -> list[Run]:
+        return self.runs + self.others
+
+    @property
+    def settings(self) -> dict:
+        """The rule's own settings, which all runs of a method share."""
+        return self.all_runs[0].method_settings
+
+    @property
     def seeds(self) -> list[int]:
         return [run.seed for run in self.runs]
 

@@ -73,7 +73,7 @@ def explained_by(results: Results, group: GroupScores, keys: set[str]) -> list[s
 
 
 def settings(group: GroupScores, name: str) -> dict:
-    return (group.methods[name].runs + group.methods[name].others)[0].method_settings
+    return group.methods[name].settings
 
 
 def changed(group: GroupScores, variant: str) -> set[str]:

@@ -48,7 +48,7 @@ def score_series(results: Results, group: GroupScores, names: list[str], looks: 
     for name in names:
         method = group.methods[name]
         lines = [
-            score_line(results.sweep, group, run, axis, k) for run in method.runs + method.others if run.run_id in group.curves
+            score_line(results.sweep, group, run, axis, k) for run in method.all_runs if run.run_id in group.curves
         ]
         if lines:
             out.append(series(name, looks[name], *mean_scores(results.sweep, group, method, axis, k), lines))
@@ -96,7 +96,7 @@ def windowed(steps: np.ndarray, values: np.ndarray, width: int) -> tuple[np.ndar
 
 
 def window_width(group: GroupScores) -> int:
-    planned = max(run.steps for method in group.methods.values() for run in method.runs + method.others)
+    planned = max(run.steps for method in group.methods.values() for run in method.all_runs)
     return max(1, planned // MAX_POINTS)
 
 
@@ -114,7 +114,7 @@ def curves_of(group: GroupScores, names: list[str], looks: dict, curve, width: i
     width, out = width or window_width(group), []
     for name in names:
         method = group.methods[name]
-        runs = [(run, *windowed(*curve(run), width)) for run in method.runs + method.others]
+        runs = [(run, *windowed(*curve(run), width)) for run in method.all_runs]
         runs = [entry for entry in runs if len(entry[1])]
         if runs:
             x, values_SX = at_common_windows([(x, y) for run, x, y in runs if run.finished], width)

@@ -101,7 +101,7 @@ def thresholds(group: GroupScores, names: list[str]) -> list[Series]:
     """δ / w_t at each position for the first of these rules whose settings have delta and w_min; empty without one."""
     out = []
     for name in names:
-        settings = (group.methods[name].runs + group.methods[name].others)[0].method_settings
+        settings = group.methods[name].settings
         if {"delta", "w_min"} <= settings.keys():
             curve = settings["delta"] / (1 - (1 - settings["w_min"]) * POSITIONS)
             nothing = np.full_like(curve, np.nan)
@@ -157,7 +157,7 @@ def fig7(results: Results) -> Plot | Missing:
 
 def has_budget(results: Results, group: GroupScores, name: str) -> bool:
     return any(
-        len(results.sweep.metric(run, "trust/delta_b_eff")[0]) for run in group.methods[name].runs + group.methods[name].others
+        len(results.sweep.metric(run, "trust/delta_b_eff")[0]) for run in group.methods[name].all_runs
     )
 
 

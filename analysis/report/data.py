@@ -53,7 +53,7 @@ def page_data(results: Results) -> dict:
 
 
 def verdict_data(results: Results, group: GroupScores, at: Callable) -> dict:
-    runs = [run for method in group.methods.values() for run in method.runs + method.others]
+    runs = [run for method in group.methods.values() for run in method.all_runs]
     return {"text": paragraph(results, results.comparison(group)), "runs": at([run.run_id for run in runs])}
 
 
@@ -239,7 +239,7 @@ def absent_runs(results: Results) -> list[dict]:
         {"group": group.group.label, "method": name, "label": label(name), "seed": seed, "command": command_for(runs, name, seed)}
         for group in results.groups
         for name in results.main_methods(group)
-        for runs in [group.methods[name].runs + group.methods[name].others]
+        for runs in [group.methods[name].all_runs]
         for seed in group.seeds
         if seed not in {run.seed for run in runs}
     ]

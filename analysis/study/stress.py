@@ -134,7 +134,7 @@ def fails_otherwise(results: Results, group: GroupScores, run: Run) -> bool:
 def place_of(group: GroupScores) -> Place:
     """The place of a group on the map, from the settings of its runs and not from the name of its stress point. The default
     has its place on the first axis. InputError if more than one setting is off its default, or one is at no level of its axis."""
-    settings = next(run for method in group.methods.values() for run in method.runs + method.others).shared_settings
+    settings = next(run for method in group.methods.values() for run in method.all_runs).shared_settings
     values = {axis.name: hashable(settings.get(axis.key)) for axis in AXES}
     away = [axis for axis in AXES if values[axis.name] != axis.default]
     if len(away) > 1 or any(values[axis.name] not in axis.levels for axis in away):

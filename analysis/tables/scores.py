@@ -277,7 +277,7 @@ def ablation_rows(results: Results, group: GroupScores, base: str) -> list[tuple
 
 def changes(group: GroupScores, base: str, variant: str) -> str:
     """The settings in which a variant differs from its base, such as: w_min: 0.8 → 0.6"""
-    settings = [(method.runs + method.others)[0].method_settings for method in (group.methods[base], group.methods[variant])]
+    settings = [method.settings for method in (group.methods[base], group.methods[variant])]
     return ", ".join(f"{key}: {settings[0].get(key)} → {settings[1].get(key)}" for key in differing(settings))
 
 
