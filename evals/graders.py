@@ -69,10 +69,15 @@ GRADERS: dict[str, Callable[[], Grader]] = {
 }
 
 
+def is_grader(name: str) -> bool:
+    """Whether make_grader knows it: one of GRADERS, or two of them joined by +."""
+    parts = name.split("+")
+    return len(parts) <= 2 and set(parts) <= GRADERS.keys()
+
+
 def make_grader(name: str) -> Grader:
     """A grader by name, or two of them as "integer+math_verify"."""
     first, plus, second = name.partition("+")
-    unknown = {first, second} - {*GRADERS, *([] if plus else [""])}
-    if unknown:
+    if not is_grader(name):
         raise ValueError(f"no grader {name!r}; choose from {', '.join(GRADERS)}, or two of them joined by +")
     return BothGrader(make_grader(first), make_grader(second)) if plus else GRADERS[first]()

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from evals.graders import GRADERS, is_grader
 from harness.distributed import world_size
 from harness.learning.divergence import DIVERGENCES
 from harness.learning.loss import AGGREGATIONS
@@ -37,6 +38,10 @@ def require(condition: bool, key: str, value: object, remedy: str) -> None:
 
 def one_of(key: str, value: str, options) -> None:
     require(value in options, key, value, f"choose one of {', '.join(options)}")
+
+
+def known_grader(key: str, name: str) -> None:
+    require(is_grader(name), key, name, f"choose one of {', '.join(GRADERS)}, or two of them joined by +")
 
 
 def positive(section: str, config: object, *keys: str) -> None:
@@ -134,6 +139,9 @@ class DataConfig:
         one_of("data.kind", self.kind, ("chain", "problems", "none"))
         needs_path = self.kind == "problems" and not self.path
         require(not needs_path, "data.path", self.path, "data=jsonl needs data.path=FILE (JSON Lines or Parquet)")
+        is_read = self.kind == "problems" or not self.path
+        require(is_read, "data.path", self.path, "read with data=jsonl alone: add data=jsonl, or leave data.path out")
+        known_grader("data.grader", self.grader)
         ascending = self.operations is None or (len(self.operations) == 2 and 1 <= self.operations[0] <= self.operations[1])
         require(ascending, "data.operations", self.operations, "fewest and most, such as [4,8], or null")
 
@@ -219,6 +227,7 @@ class EvalConfig:
     def __post_init__(self):
         positive("eval", self, "n", "every", "temperature", "max_response_length", "max_rows")
         require(0 < self.top_p <= 1, "eval.top_p", self.top_p, "a probability in (0, 1]")
+        known_grader("eval.grader", self.grader)
 
 
 @dataclass
