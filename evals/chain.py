@@ -50,9 +50,13 @@ def sample_problem(rng: random.Random, num_operations: int) -> Problem:
     return Problem(id=text, text=text, answer=solution(text).rpartition("#")[2], source="chain")
 
 
+def is_problem(text: str) -> bool:
+    return bool(_PROMPT.fullmatch(text))
+
+
 def solution(problem_text: str, step: Callable[[str, str, str], str] = step) -> str:
     """The worked response without the end token. Another `step` writes other (say, faulty) chains in the same form."""
-    if not _PROMPT.fullmatch(problem_text):
+    if not is_problem(problem_text):
         raise ValueError(f"not a chain problem: {problem_text!r}; expected two-digit numbers such as '47+58-21*37:'")
     value, response = problem_text[:2], ""
     for operation, operand in _OPERATION.findall(problem_text):

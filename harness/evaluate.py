@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from evals.graders import make_grader
-from harness.data import check_answers
+from harness.data import check_answers, check_prompts
 from harness.distributed import init_ranks
 from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
 from harness.files import append_rows, now, read_json, read_rows, write_json
@@ -141,6 +141,7 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
 def run_job(job: Job) -> Path:
     """Evaluate the remaining questions. Returns the folder, with evaluation.json, and evals.jsonl and samples/ as in a run's."""
     check_answers(job.config)
+    check_prompts(job.config)
     folder = job.folder()
     if is_complete(read_record(job, folder)):
         print(f"already complete: {folder}", file=sys.stderr)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -37,6 +38,33 @@ def check_model(config: ModelConfig) -> None:
         raise ValueError(f"model.path={config.path!r}: no such folder; give a local model folder or a hub id such as org/name")
 
 
+def check_reachable(config: ModelConfig) -> None:
+    """A hub id's config is in the hub's cache or to be had; what is missing beside it is said when it is loaded."""
+    if not Path(model_folder(config.path)).is_dir():
+        _hub_config(config.path, config.revision)
+
+
+@cache
+def _hub_config(path: str, revision: str | None) -> str:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(path, "config.json", revision=revision)
+    with naming(path):
+        return cached if isinstance(cached, str) else hf_hub_download(path, "config.json", revision=revision)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """A model that can't be had, as an error with key and remedy. A disk's error (it has a number) stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno:
+            raise
+        remedy = "give a local folder (model=FOLDER), or a hub id that can be reached or is in the hub's cache (HF_HOME)"
+        raise ValueError(f"model.path={path!r}: {remedy}: {str(error).splitlines()[0]}") from error
+
+
 @cache
 def model_fingerprint(path: str, revision: str | None) -> str:
     """A model's identity: a hash of its weights, configs (end tokens too) and tokenizer files; for a hub model id@revision."""
@@ -55,7 +83,33 @@ def model_fingerprint(path: str, revision: str | None) -> str:
 def load_tokenizer(path: str, revision: str | None = None):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model_folder(path), revision=revision)
+    with naming(path):
+        return AutoTokenizer.from_pretrained(model_folder(path), revision=revision)
+
+
+@cache
+def wordlist_tokenizer(path: str):
+    """The bare tokenizer of a local model that knows a closed list of words, and fails at any other; None for all others."""
+    file = Path(model_folder(path)) / "tokenizer.json"
+    if not file.is_file():
+        return None
+    from tokenizers import Tokenizer, models
+
+    tokenizer = Tokenizer.from_file(str(file))
+    is_closed = isinstance(tokenizer.model, models.WordLevel) and tokenizer.token_to_id(tokenizer.model.unk_token) is None
+    return tokenizer if is_closed else None
+
+
+def unwritten(tokenizer, text: str) -> str:
+    """A character of the text that the tokenizer can't write, or all of it if it is no single one; "" if it can write all."""
+    try:
+        tokenizer.encode(text)
+    except Exception:  # tokenizers has no class of its own for it
+        if len(text) == 1:
+            return text
+        characters = sorted(text, key=str.isspace)  # a letter says more than the space before it
+        return next(filter(None, map(partial(unwritten, tokenizer), characters)), text)
+    return ""
 
 
 def load_model(config: ModelConfig, with_weights: bool = True) -> torch.nn.Module:
@@ -73,7 +127,8 @@ def load_model(config: ModelConfig, with_weights: bool = True) -> torch.nn.Modul
     folder = model_folder(config.path)
     options = {"dtype": getattr(torch, config.dtype), "attn_implementation": attention.register()}
     if with_weights:
-        return AutoModelForCausalLM.from_pretrained(folder, revision=config.revision, use_safetensors=True, **options)
+        with naming(config.path):
+            return AutoModelForCausalLM.from_pretrained(folder, revision=config.revision, use_safetensors=True, **options)
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, revision=config.revision), **options)
     model.tie_weights()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.learning.model import model_folder, num_experts
+from harness.learning.model import check_model, model_folder, naming, num_experts
 from harness.settings.config import ModelConfig
 
 
@@ -23,7 +23,9 @@ def shape_config(config: ModelConfig):
     shipped = files("harness") / "assets" / "shapes" / f"{config.path.rpartition('/')[2].removesuffix('-Base')}.json"
     if not Path(model_folder(config.path)).is_dir() and shipped.is_file():
         return AutoConfig.for_model(**json.loads(shipped.read_text()))
-    return AutoConfig.from_pretrained(model_folder(config.path), revision=config.revision)
+    check_model(config)
+    with naming(config.path):
+        return AutoConfig.from_pretrained(model_folder(config.path), revision=config.revision)
 
 
 @dataclass

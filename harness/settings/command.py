@@ -23,8 +23,8 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        cause = f"\n  {error.__cause__}" if error.__cause__ else ""
-        sys.exit(f"error: {error}{cause}")
+        reason = str(error.__cause__ or "").partition("\n")[0]
+        sys.exit(f"error: {error}" + (f"\n  {reason}" if reason not in str(error) else ""))
     except BrokenPipeError:  # the reader (head, less) has closed the pipe; Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

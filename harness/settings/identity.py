@@ -16,8 +16,8 @@ from evals.benchmarks import load as load_benchmark
 from evals.problems import fingerprint
 from evals.prompts import template_hash
 from harness.contamination import check_overlap
-from harness.data import check_answers, data_fingerprint
-from harness.learning.model import check_model, load_tokenizer, model_fingerprint, prompt_record, prompt_texts
+from harness.data import check_answers, check_prompts, data_fingerprint
+from harness.learning.model import check_model, check_reachable, load_tokenizer, model_fingerprint, prompt_record, prompt_texts
 from harness.settings.config import Config, EvalConfig, require
 from harness.store import RunFolder, content_hash, flatten
 from methods import rule_name
@@ -131,6 +131,8 @@ def check_ready(config: Config) -> None:
     """Raise ValueError if machine or model lack what a run needs. Not for a dry run, whose sweep may be for another machine."""
     if config.harness.dry_run:
         return
+    check_reachable(config.model)
+    check_prompts(config)
     if config.model.chat_template:
         prompt_texts([], config.data.template, load_tokenizer(config.model.path, config.model.revision), chat_template=True)
     if config.rollout.engine == "vllm":

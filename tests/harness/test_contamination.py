@@ -8,6 +8,7 @@ import pytest
 from harness.settings.compose import compose_plan
 
 STORY = "A train leaves at noon with {} cars and each of the cars holds seven crates of apples. How many crates are on the train?"
+DRY = "harness.dry_run=true"  # the embedded model could not read these problems
 
 
 def write(path, texts):
@@ -36,7 +37,7 @@ def test_a_hit_is_refused_with_ids_and_remedy(words):
 
 def test_what_was_allowed_is_recorded(words):
     name = words[2].partition("'")[2].rstrip("']")
-    plan = compose_plan([*words, f"data.allow_overlap=['{name}']"])
+    plan = compose_plan([*words, f"data.allow_overlap=['{name}']", "eval.grader=integer", DRY])
     hits = plan.record()["allowed_overlap"]
     assert [(hit["train_id"], hit["eval_id"], hit["kind"]) for hit in hits[name]] == [
         ("train-120", "held_out-0", "exact"),
@@ -63,7 +64,7 @@ def test_real_sets():
     folder = os.environ.get("HARNESS_DATA")
     if not folder:
         pytest.skip("HARNESS_DATA is not set: no copies of AIME to check")
-    old = ["data=jsonl", f"data.path={folder}/aime_1983_2023.jsonl", "eval=aime", f"eval.root={folder}"]
+    old = [DRY, "data=jsonl", f"data.path={folder}/aime_1983_2023.jsonl", "eval=aime", f"eval.root={folder}"]
     assert compose_plan(old).record()["allowed_overlap"] == {}
     with pytest.raises(ValueError, match="aime25 aime2025-I-01.*\n(.*\n)*.*20 more\n.*allow_overlap=.aime25."):
         compose_plan([*old, f"data.path={folder}/aime25.jsonl"])

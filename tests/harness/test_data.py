@@ -59,13 +59,32 @@ def test_a_prompt_that_is_too_long_fails_before_training(words):
 
 def test_answers_that_the_grader_cannot_take_are_found_before_training(words, tmp_path):
     path = tmp_path / "latex.jsonl"
-    path.write_text('{"id": "a", "problem": "1+2", "answer": "3"}\n{"id": "b", "problem": "1/2", "answer": "\\\\frac{1}{2}"}\n')
+    path.write_text('{"id": "a", "problem": "1+2", "answer": "3"}\n{"id": "b", "problem": "1*2", "answer": "\\\\frac{1}{2}"}\n')
     latex = [*words, f"data.path={path}"]
     with pytest.raises(ValueError, match=r"1 answers are no integers: b .*set data.grader=math_verify"):
         compose_plan([*latex, "data.grader=integer+math_verify", "eval.grader=chain"])
     assert compose_plan([*latex, "data.grader=math_verify", "eval.grader=chain"]).config.data.grader == "math_verify"
     with pytest.raises(ValueError, match="set eval.grader=math_verify"):
         compose_plan([*words, f"eval.benchmarks=['jsonl:{path}']", "eval.grader=integer"])
+
+
+def test_chains_are_graded_as_chains_whatever_the_data(words, tmp_path):
+    assert compose_plan([*words, "data.grader=integer"]).config.eval.grader == "chain"
+    path = tmp_path / "sums.jsonl"
+    path.write_text('{"id": "a", "problem": "1+2", "answer": "3"}\n')
+    with pytest.raises(ValueError, match=r"chain, but 1 problems are no chain arithmetic: a .*set eval.grader=integer"):
+        compose_plan([*words, f"eval.benchmarks=['jsonl:{path}']"])
+
+
+def test_a_prompt_that_the_tokenizer_cannot_write_is_found_before_training(words, tmp_path):
+    with pytest.raises(ValueError, match=r"can't write 'P' .* p0 \(data.template=boxed\): set data.template=raw, or"):
+        compose_plan([*words, "data.template=boxed"])
+    path = tmp_path / "words.jsonl"
+    path.write_text('{"id": "a", "problem": "What is 1+1?", "answer": "2"}\n')
+    benchmark = [f"eval.benchmarks=['jsonl:{path}']", "eval.grader=integer"]
+    with pytest.raises(ValueError, match=r"builtin:chain.*can't write 'W' .* a \(eval.template=raw\): take another model"):
+        compose_plan([*words, *benchmark])
+    assert compose_plan([*words, *benchmark, "harness.dry_run=true"]).config.eval.grader == "integer"
 
 
 def test_a_file_trains_and_its_prompts_are_recorded(words, tmp_path, run_small):
