@@ -25,9 +25,9 @@ of the minibatch one decision looks at. This page is generated: `python -m metho
 TAIL = """
 ## Adding a rule
 
-In this repository, a rule needs: a module in `methods/` (a dataclass derived from `Rule`, its settings as fields without
-defaults), a line in `METHODS`, `conf/method/<name>.yaml` with the numbers, its formula once more in `tests/reference.py`, and
-this page generated again.
+In this repository, a rule needs: a module in `methods/` (a dataclass derived from `Rule`, its settings as fields `= MISSING`), a
+line in `METHODS`, `conf/method/<name>.yaml` with its schema and the numbers (README.md shows one), its formula once more in
+`tests/reference.py`, and tests/vectors.json (`python tests/reference.py`) and this page generated again.
 
 In a package of your own, without touching this repository, it needs an entry point of the group `harness.methods`:
 

@@ -22,7 +22,11 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
-    except (ValueError, HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException) as error:
+        from harness.settings.compose import explain  # it composed them, and is loaded
+
+        sys.exit(explain(error))
+    except ValueError as error:
         reason = str(error.__cause__ or "").partition("\n")[0]
         sys.exit(f"error: {error}" + (f"\n  {reason}" if reason not in str(error) else ""))
     except BrokenPipeError:  # the reader (head, less) has closed the pipe; Python would report it again at exit

@@ -5,7 +5,7 @@ import json
 import pytest
 
 CASES = {
-    "unknown method": (["method=cpo"], ["method/cpo", "cppo"]),
+    "unknown method": (["method=cpo"], ["method=cpo", "cppo"]),
     "misspelt key": (["train.stps=3"], ["train.stps"]),
     "misspelt group": (["methd=cppo"], ["methd"]),
     "string for a number": (["train.steps=abc"], ["steps", "abc"]),

@@ -1,0 +1,39 @@
+"""What is said of a name that is wrong: the nearest ones first, and in few lines."""
+
+import pytest
+from hydra.errors import HydraException
+
+from harness.settings import command
+from harness.settings.compose import compose_config, explain
+from methods import METHODS
+
+
+def said(*words: str) -> str:
+    with pytest.raises(HydraException) as caught:
+        compose_config(words)
+    return explain(caught.value)
+
+
+def test_a_choice_that_is_not_there():
+    first, *choices = said("method=cpo").splitlines()
+    assert first.startswith("error: method=cpo: did you mean ") and "cppo" in first
+    assert len(choices) < 20 and all(f" {name}" in "\n".join(choices) for name in METHODS)
+    assert said("experiment=qwen3_8b").splitlines()[0] == "error: experiment=qwen3_8b: did you mean qwen3_8b_base or qwen3_1p7b?"
+
+
+def test_a_group_is_no_section():
+    text = said("experiment.name=rec")
+    assert "experiment is a group: choose with experiment=NAME" in text and "did you mean" not in text
+    assert "did you mean experiment?" in said("expriment=study")
+    assert "did you mean steps?" in said("train.stps=3")
+
+
+def test_a_rule_without_its_yaml(monkeypatch):
+    monkeypatch.setitem(METHODS, "ours", METHODS["ppo"])
+    assert "write conf/method/ours.yaml" in said("method=ours")
+
+
+def test_other_commands_say_the_same(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.exit_with(lambda words: compose_config(["method=cpo"]))
+    assert ended.value.code == said("method=cpo")
