@@ -352,7 +352,7 @@ def make_inputs(rng, kind, method, params):
     if method in ("gspo", "gmpo", "opsm", "vespo", "trm"):
         inputs["advantages"] = [[round(whole[row], 4) if v else 9.0 for v in mask] for row, mask in enumerate(masks)]
     if params.get("divergence") == "given":
-        scale = params.get("delta") or params.get("delta_max") or params["delta_avg"]
+        scale = next((params[key] for key in ("delta", "delta_max", "delta_avg") if params.get(key)), 0.15)
         inputs["divergence"] = fill(lambda: rng.expovariate(1.3 / scale))
     if params.get("weights") == "permuted":
         inputs["weight_perm"] = [rng.sample(range(sum(mask)), sum(mask)) for mask in masks]
