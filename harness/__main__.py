@@ -15,7 +15,7 @@ with importing():
     from omegaconf.errors import OmegaConfBaseException
 
     from harness.settings import compose
-    from harness.settings.command import disk_trouble
+    from harness.settings.command import disk_trouble, interrupted
     from harness.settings.provenance import remember_command_line
     from slurm import launcher
 
@@ -42,3 +42,5 @@ if __name__ == "__main__":
         sys.exit(compose.explain(error))
     except OSError as error:
         sys.exit(disk_trouble(error))
+    except KeyboardInterrupt:
+        sys.exit(interrupted())

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness.runs.attempt import traceback_note
 from harness.settings.identity import RunPlan, different_keys
 from harness.store import RunFolder, flatten
 from harness.telemetry.collapse import benchmark_means, evaluation_means
@@ -97,6 +98,11 @@ class Display:
     def note(self, text: str) -> None:
         self.notes.append(text)
         if not self.live:
+            print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """What needs no saying where the live table shows it."""
+        if self.mode == "plain":
             print(text, file=sys.stderr, flush=True)
 
     def update(self, force: bool = False) -> None:
@@ -219,7 +225,7 @@ def closing_lines(plans: list[RunPlan]) -> list[str]:
     for plan in plans:
         status = plan.folder.read_status() or {}
         if status.get("state") == "failed":
-            lines.append(f"failed: {plan.folder.path}: {status.get('reason')} (traceback in its logs/)")
+            lines.append(f"failed: {plan.folder.path}: {status.get('reason')}{traceback_note(plan.folder)}")
         elif owner := plan.folder.lock.owner():
             lines.append(f"at work: {plan.folder.path}: process {owner['pid']} on {owner['host']}")
     if done < len(plans):

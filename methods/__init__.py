@@ -1,8 +1,8 @@
 """Registry of the rules: METHODS maps each registered name to its class.
 
 To add a rule: write a module, import it and add a line to METHODS here, add a YAML file in conf/method/ and its formula to
-tests/reference.py (README.md, "Add a rule"). Third parties register a rule without editing this repository, through an entry point in the group
-`harness.methods`: the entry point's name is the rule's name, its value the rule's class.
+tests/reference.py (README.md, "Add a rule"). Third parties register a rule without editing this repository, through an entry
+point in the group `harness.methods`: the entry point's name is the rule's name, its value the rule's class.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from harness.display import Display
 from harness.distributed import current_ranks, init_ranks
 from harness.importing import importing
 from harness.lock import born
-from harness.runs.attempt import StopRequest, attempt
+from harness.runs.attempt import StopRequest, attempt, traceback_note
 from harness.settings.config import ClusterConfig
 from harness.settings.identity import RunPlan
 
@@ -45,6 +45,7 @@ def run_in_process(plans: list[RunPlan], overrides: list[list[str]], display: Di
     init_ranks(cluster.device)
     stop = StopRequest()
     stop.listen()
+    display.say(f"{len(plans)} run(s) starting in this process")
     with display.in_background():
         work_through(plans, stop)
 
@@ -55,6 +56,7 @@ def run_in_workers(plans: list[RunPlan], overrides: list[list[str]], display: Di
     folder = Path(plans[0].config.runs_dir) / ".jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     sweep = _Sweep(overrides, folder, cluster)
     try:
+        display.say(f"{len(plans)} run(s), {num_workers} worker(s) starting")
         sweep.run_all(plans, num_workers, display)
     except KeyboardInterrupt:
         display.note("stopping: each run saves a checkpoint after its step (Ctrl-C again to stop at once)")
@@ -184,7 +186,7 @@ def work_through(plans: list[RunPlan], stop: StopRequest, launch_id: str | None 
         try:
             attempt(plan, train, stop, launch_id)
         except Exception as error:
-            log.error("%s failed: %s (traceback in %s/logs)", plan.run_id, error, plan.folder.path)
+            log.error("%s failed: %s%s", plan.run_id, error, traceback_note(plan.folder))
             if ranks.size > 1:
                 raise
 

@@ -95,7 +95,12 @@ def claimed(plan: RunPlan, folder: RunFolder, launch: str | None) -> Claim | str
             return folder.state
         plan.check_folder()
         claim = Claim(folder.num_attempts() + 1, *folder.spent_before())
-        begin(plan, folder, claim, launch)
+        try:
+            begin(plan, folder, claim, launch)
+        except ValueError as error:
+            with logged_only():
+                folder.update_status(state="failed", reason=explain(error), launch=launch)
+            raise
         undo.pop_all()
     return claim
 
@@ -122,6 +127,12 @@ def _owned(plan: RunPlan, folder: RunFolder, claim: Claim, train: Train, stop: S
             raise
         write_end(state, f"stopped before its last step ({stop.why})" if state == "preempted" else None)
     return state
+
+
+def traceback_note(folder: RunFolder) -> str:
+    """Where the traceback of a failed run is, if it got as far as to write one."""
+    written = any(folder.path.glob("logs/*.traceback.txt"))
+    return f" (traceback in {folder.path}/logs)" if written else ""
 
 
 def why(error: BaseException, watch: Watch | None) -> str:

@@ -35,9 +35,14 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
     except OSError as error:
         sys.exit(disk_trouble(error))
     except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(interrupted())
     sys.exit(status)
+
+
+def interrupted() -> int:
+    """Says what Ctrl-C leaves behind, and gives the status for it."""
+    print("stopped: the same command goes on from here", file=sys.stderr)
+    return 130
 
 
 def disk_trouble(error: OSError) -> str:

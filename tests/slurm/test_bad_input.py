@@ -1,8 +1,11 @@
 """What a user can get wrong on the command line: a clear error that names key and remedy, exit code ≠ 0, nothing written."""
 
 import json
+import shutil
 
 import pytest
+
+from harness.learning.model import model_folder
 
 CASES = {
     "unknown method": (["method=cpo"], ["method=cpo", "cppo"]),
@@ -120,3 +123,21 @@ def test_a_run_that_another_process_works_on_is_named(tmp_path, run_harness):
     result = run_harness(*words)
     lock.release()
     assert result.returncode != 0 and f"at work: {lock.path.parent}: process" in result.stdout
+
+
+def test_a_run_that_cannot_begin_fails_with_its_reason(tmp_path, run_harness):
+    """Nothing ran, so there is no traceback to point to."""
+    model = shutil.copytree(model_folder("builtin:chain"), tmp_path / "model")
+    for path in model.glob("*config.json"):
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in settings.items() if not key.startswith("eos_token")}))
+    for words in ((), ("-m",)):
+        result = run_harness(*words, f"model={model}", "seed=1", f"runs_dir={tmp_path}/runs{len(words)}")
+        assert result.returncode == 1 and "1 failed" in result.stdout
+        assert "failed: " in result.stdout and "names no end token" in result.stdout
+        assert "traceback" not in (result.stdout + result.stderr).lower()
+
+
+def test_plain_output_begins_at_once(tmp_path, run_harness):
+    result = run_harness("-m", "seed=1,2", "cluster.processes=1", f"runs_dir={tmp_path}", "eval.benchmarks=[]", "train.steps=1")
+    assert result.stderr.splitlines()[0] == "2 run(s), 1 worker(s) starting"

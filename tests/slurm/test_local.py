@@ -118,6 +118,17 @@ def test_stopped_half_way_it_resumes_to_the_same_result(tmp_path, number, run_ha
         assert one.rows("evals") == other.rows("evals")
 
 
+def test_a_second_ctrl_c_ends_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "harness", *TWO_RUNS, "train.steps=1000", f"runs_dir={tmp_path}"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=-3, stderr=subprocess.PIPE, text=True)
+    for awaited in (" running ", "Ctrl-C again"):
+        assert any(awaited in line for line in process.stderr)
+        os.killpg(process.pid, signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130 and rest.splitlines()[-1] == "stopped: the same command goes on from here"
+    assert "Traceback" not in rest
+
+
 def without_times(rows: list[dict]) -> list[dict]:
     return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
