@@ -109,11 +109,13 @@ def without_seed(run: list[str]) -> tuple[str, ...]:
 
 def choose_rates(options: argparse.Namespace, config: Config, shape: Shape) -> tuple[Rates | None, float]:
     """(rates, mean response length). Rates are None without --like and --gpu."""
-    half = config.rollout.max_response_length / 2
+    limit, given = config.rollout.max_response_length, options.mean_response
+    if given is not None and not 0 < given <= limit:
+        raise ValueError(f"--mean-response {given:g}: above 0 and at most {limit}, the run's rollout.max_response_length")
     if options.like:
         rates, length = measured_rates(options.like)
-        return rates, options.mean_response or length
-    length = options.mean_response or half
+        return rates, given or length
+    length = given or limit / 2
     return (assumed_rates(GPUS[options.gpu], config, shape, length) if options.gpu else None), length
 
 

@@ -66,6 +66,8 @@ def work(config: Config, mean_response: float) -> Work:
 
 def measured_rates(folder: Path) -> tuple[Rates, float]:
     """Median rates of a run's steps for each of its devices, and the median over steps of the mean response length."""
+    if not folder.is_dir():
+        raise ValueError(f"--like {folder}: no such folder; name the folder of a run that has trained some steps")
     rows = RunFolder(folder).rows("metrics")
     columns = {}
     for key in ("time/tokens_per_s_rollout", "time/tokens_per_s_learner", "response_length/mean"):

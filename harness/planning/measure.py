@@ -48,6 +48,7 @@ def two_steps(overrides: list[str]) -> dict:
 
     with tempfile.TemporaryDirectory() as folder, Watermark() as watermark:
         plan = compose_plan([*overrides, f"runs_dir={folder}", "tracker=none"])
+        plan.config.train.steps = max(plan.config.train.steps, 2 + plan.config.rollout.lag)  # else step 2 samples nothing
         plan.folder.path.mkdir(parents=True)
         torch.set_num_threads(plan.config.cluster.threads or torch.get_num_threads())
         init_ranks(plan.config.cluster.device)

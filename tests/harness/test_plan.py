@@ -109,6 +109,19 @@ def test_rates_of_a_run_give_device_hours(capsys, small_run):
     assert found["device_hours"]["rates"]["source"] == f"measured in {small_run}" and found["device_hours"]["each"] > 0
     with pytest.raises(ValueError, match="no time/tokens_per_s_rollout in its metrics"):
         plan.main(["method=cppo", "--like", str(small_run.parent)])
+    with pytest.raises(ValueError, match="--like .*/none: no such folder"):
+        plan.main(["method=cppo", "--like", str(small_run / "none")])
+
+
+@pytest.mark.parametrize("length", ["-5", "0", "500"])
+def test_a_response_is_as_long_as_the_run_allows(length):
+    with pytest.raises(ValueError, match=f"--mean-response {length}: above 0 and at most 90"):
+        plan.main(["method=cppo", "--mean-response", length])
+
+
+def test_a_model_that_is_not_there():
+    with pytest.raises(ValueError, match="model.path='/no/such': no such folder"):
+        plan.main(["model=/no/such"])
 
 
 def test_people_read_it_too(capsys):
@@ -144,10 +157,11 @@ SLOW = [("train.precision=bfloat16", "cluster.device=cpu"), ("cluster.activation
 def test_memory_is_within_a_fifth_of_what_a_process_takes(middling_model, changes):
     words = expand_model([f"model={middling_model}"]) + [
         "method=cppo", "train.prompts_per_step=2", "train.group_size=8", "train.updates_per_step=1", "train.token_budget=2048",
-        "train.logprob_chunk=512", "rollout.lag=0", "data.max_response_length=128", "eval.benchmarks=[]", "record.shadow_every=0",
+        "train.logprob_chunk=512", "train.steps=2", "rollout.lag=1",
+        "data.max_response_length=128", "eval.benchmarks=[]", "record.shadow_every=0",
         *changes,
     ]  # fmt: skip
     config = compose_config(words)
     estimate, measured = peak(memory_parts(config, Shape(shape_config(config.model)))), measure(words)
-    assert measured["device"] == "cpu" and measured["learner"] > 0
+    assert measured["device"] == "cpu" and measured["learner"] > 0 and measured["rollout"] > 0
     assert estimate == pytest.approx(measured["peak"], rel=0.2)
