@@ -55,9 +55,14 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"prompt": prompt, "run": run,
 
 def main(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else (None, [])
+    if name in COMMANDS and {"-h", "--help"} & set(rest):
+        given = "FOLDER…" if name == "run" else "[settings]"
+        print(f"usage: python -m harness.doctor {name} {given}\n\n{COMMANDS[name].__doc__}")
+        return 0
     if name not in COMMANDS:
         usage = "\n".join(f"  python -m harness.doctor {key:<8} {command.__doc__}" for key, command in COMMANDS.items())
-        print(f"{__doc__}\n\n{usage}", file=sys.stdout if name in ("-h", "--help") else sys.stderr)
+        unknown = "" if name in (None, "-h", "--help") else f"error: {name} is none of the commands\n\n"
+        print(f"{unknown}{__doc__}\n\n{usage}", file=sys.stdout if name in ("-h", "--help") else sys.stderr)
         return 0 if name in ("-h", "--help") else 2
     return COMMANDS[name](rest)
 

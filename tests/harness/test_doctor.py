@@ -27,3 +27,10 @@ def test_usage_names_every_command(words, status, capsys):
     assert doctor.main(words) == status
     said = "".join(capsys.readouterr())
     assert all(f"harness.doctor {name}" in said for name in doctor.COMMANDS)
+    assert ("nonsense is none of the commands" in said) == (words == ["nonsense"])
+
+
+@pytest.mark.parametrize("name", doctor.COMMANDS)
+def test_each_command_has_a_usage(name, capsys):
+    assert doctor.main([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m harness.doctor {name} ")
