@@ -22,6 +22,7 @@ from evals.integers import read_integer
 from evals.problems import deduplicate, normalise, read_problems, read_rows, text_hash
 from evals.records import Problem
 
+SUFFIXES = (".jsonl", ".parquet")
 SKETCH_SIZE = 24
 log = logging.getLogger(__name__)
 MIN_SIMILARITY = 0.3
@@ -58,8 +59,8 @@ BENCHMARKS = {
 def load(name: str, root: str | Path | None = None) -> list[Problem]:
     """The problems of a benchmark, or of a file for `jsonl:PATH`; never an empty or a silently faulty list.
 
-    `root` (default: the environment variable HARNESS_DATA) is the folder that holds local copies. A copy with missing,
-    changed or unevenly repeated problems is refused; equal repetitions, such as 30 × 32 rows, are taken once.
+    `root` is the folder that holds the copies; without one, that of the environment variable HARNESS_DATA or the hub.
+    A copy with missing, changed or unevenly repeated problems is refused; equal repetitions (30 × 32 rows) are taken once.
     """
     if name.startswith("jsonl:"):
         return read_problems(name.removeprefix("jsonl:"))
@@ -67,7 +68,11 @@ def load(name: str, root: str | Path | None = None) -> list[Problem]:
         raise ValueError(f"no benchmark {name!r}; choose from {', '.join(BENCHMARKS)}, or jsonl:FILE")
     if BENCHMARKS[name].make:
         return BENCHMARKS[name].make()
-    path = _local_file(name, root) or _hub_file(name)
+    path = _local_file(name, root)
+    if root and not path:
+        files = " or ".join(f"{name}{suffix}" for suffix in SUFFIXES)
+        raise ValueError(f"eval.root={root} holds no {files}: put one there, or leave eval.root out (HARNESS_DATA, then the hub)")
+    path = path or _hub_file(name)
     check = check_copy(name, read_rows(path))
     if check.faults:
         raise ValueError(f"{path} is no faithful copy of {name}:\n" + "\n".join(check.lines()) + "\nGet another copy.")
@@ -81,7 +86,7 @@ def _local_file(name: str, root: str | Path | None) -> Path | None:
     folder = root or os.environ.get("HARNESS_DATA")
     if not folder:
         return None
-    candidates = (Path(folder) / f"{stem}{suffix}" for stem in BENCHMARKS[name].files for suffix in (".jsonl", ".parquet"))
+    candidates = (Path(folder) / f"{stem}{suffix}" for stem in BENCHMARKS[name].files for suffix in SUFFIXES)
     return next((path for path in candidates if path.is_file()), None)
 
 

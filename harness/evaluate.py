@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -86,11 +87,12 @@ def read_job(words: Sequence[str]) -> Job:
     style = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m harness.evaluate", description=__doc__, formatter_class=style)
     parser.add_argument("--run", help="a run's folder: its checkpoint is evaluated")
-    parser.add_argument("--step", default="last", help="last (default), best, or a number; with --run")
+    parser.add_argument("--step", help="last (default), best, or a number; with --run")
     parser.add_argument("--out", type=Path, help="where results go; default: evaluations/…, or a folder inside the run")
     parser.add_argument("overrides", nargs="*", help="settings, as for python -m harness")
     arguments = parser.parse_intermixed_args(words)
-    trained = find_trained(arguments.run, arguments.step) if arguments.run else None
+    check_words(arguments)
+    trained = find_trained(arguments.run, arguments.step or "last") if arguments.run else None
     if trained:
         trained.require_model()
     overrides = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
@@ -100,6 +102,15 @@ def read_job(words: Sequence[str]) -> Job:
     if trained:
         check_files(trained, config, {word.partition("=")[0].lstrip("+") for word in arguments.overrides})
     return Job(config, trained, arguments.out)
+
+
+def check_words(arguments: argparse.Namespace) -> None:
+    """ValueError for what would have no effect."""
+    if arguments.step and not arguments.run:
+        raise ValueError(f"--step {arguments.step} is of a run's checkpoints: name the run with --run FOLDER")
+    idle = [word for word in arguments.overrides if re.match(r"\+*(method|train|checkpoint|record|tracker)\b", word)]
+    if idle:
+        raise ValueError(f"{' '.join(idle)}: without effect in an evaluation, leave it out (groups: model, eval, rollout, data)")
 
 
 def check_files(trained: Trained, config: Config, chosen: set[str]) -> None:
@@ -233,7 +244,8 @@ def show(folder: Path, console: Console) -> None:
     scores = [f"avg@{n}", *([f"maj@{n}"] if n > 1 else []), *(f"pass@{k}" for k in powers(n))]
     shares = ["share_no_answer", "share_cut"]
     lengths = ["length/p50", "length/p90"]
-    table = Table(Column("benchmark", overflow="fold"), "problems", *scores, "no answer", "cut", "tokens p50", "p90")
+    names = Column("benchmark", min_width=9, overflow="fold")
+    table = Table(names, "problems", *scores, "no answer", "cut", "tokens p50", "p90", padding=(0, 1, 0, 0))  # 80 columns at n=2
     for name, summary in by_benchmark.items():
         percents = [f"{100 * summary.get(key, 0.0):.1f}" for key in (*scores, *shares)]
         table.add_row(name, str(summary["num_problems"]), *percents, *(f"{summary[key]:.0f}" for key in lengths))

@@ -34,6 +34,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", metavar="FILE.json", help="one row per run, step and method, as in shadow.jsonl")
     options = parser.parse_args(argv)
     rules = shipped_rules() if options.methods is None else {words: asked_rule(words) for words in split_methods(options.methods)}
+    if missing := [run for run in options.runs if not Path(run).is_dir()]:
+        raise ValueError(f"{', '.join(missing)}: no such folder; name run folders, or folders that hold them")
     rows = [row for folder in find_runs(*options.runs) for row in replay_run(folder, rules, options.by_position)]
     if not rows:
         raise ValueError("no recorded minibatches there: runs record them with record.batches_every=N")

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from evals import prompts
 from harness import evaluate as command
@@ -116,6 +117,25 @@ def test_a_run_brings_its_settings_unless_a_group_is_chosen_anew(small_run):
     assert (other.eval.template, other.eval.max_response_length) == ("raw", 90)
     with pytest.raises(ValueError, match="its own model"):
         command.read_job([f"--run={small_run}", "model=chain"])
+
+
+@pytest.mark.parametrize("words", [["--step", "best"], ["step=2", "eval=chain"]])
+def test_a_step_is_of_a_run(words):
+    with pytest.raises(ValueError, match="--step .* name the run with --run"):
+        command.read_job(words)
+
+
+@pytest.mark.parametrize("word", ["train.steps=3", "method=dppo", "method.delta=0.1", "record.samples=false"])
+def test_what_has_no_effect_is_refused(word, small_run):
+    with pytest.raises(ValueError, match=f"{word}: without effect in an evaluation"):
+        command.read_job([f"--run={small_run}", word])
+
+
+def test_the_table_fits_into_80_columns(job_words, capsys):
+    folder = command.run_job(command.read_job(job_words))
+    command.show(folder, Console(width=80))
+    header = capsys.readouterr().out.splitlines()[1]
+    assert "benchmark" in header and "problems" in header and "tokens p50" in header
 
 
 def test_files_of_a_run_that_read_otherwise_now_are_refused(run_small, write_problems, tmp_path):

@@ -78,6 +78,11 @@ def test_a_run_without_recordings_says_how_to_get_them(unrecorded):
         main([str(unrecorded.folder.path)])
 
 
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="none: no such folder; name run folders"):
+        main([str(tmp_path / "none")])
+
+
 def test_the_command(recorded):
     command = [sys.executable, "-m", "harness.replay", str(recorded.folder.path), "--methods", "dppo"]
     found = subprocess.run(command, capture_output=True, text=True)
