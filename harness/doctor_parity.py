@@ -15,11 +15,13 @@ BY_POSITION = ("mismatch/abs_error_by_pos", "mismatch/k3_by_pos")
 
 def parity(words: list[str]) -> int:
     """Score one batch with rollout engine and learner, and print by how much they differ (status 1 beyond a gate)."""
+    from harness.data import check_prompts
     from harness.learning.model import check_model
     from harness.settings.compose import compose_config, expand_model
 
     config = compose_config(expand_model(words))
     check_model(config.model)
+    check_prompts(config)
     if config.data.kind == "none":
         raise ValueError("parity samples a batch of training problems: give data=chain, or data=jsonl data.path=FILE")
     metrics, limits, heading = measure(config)

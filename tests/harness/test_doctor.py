@@ -30,6 +30,12 @@ def test_usage_names_every_command(words, status, capsys):
     assert ("nonsense is none of the commands" in said) == (words == ["nonsense"])
 
 
+@pytest.mark.parametrize("name", ["prompt", "parity"])
+def test_a_prompt_that_the_tokenizer_cannot_write_is_named(name):
+    with pytest.raises(ValueError, match="can't write 'P' .*set data.template=raw"):
+        doctor.main([name, "data.template=boxed"])
+
+
 @pytest.mark.parametrize("name", doctor.COMMANDS)
 def test_each_command_has_a_usage(name, capsys):
     assert doctor.main([name, "--help"]) == 0
