@@ -109,7 +109,7 @@ def test_a_template_enters_the_settings_by_its_text(tmp_path):
     file = tmp_path / "same.txt"
     file.write_text("{problem}")
     other = tmp_path / "other.txt"
-    other.write_text("{problem} ")
+    other.write_text("1+{problem}")
     assert compose_plan([f"data.template={file}"]).config_hash == named.config_hash
     assert compose_plan([f"data.template={other}"]).config_hash != named.config_hash
     prompts = compose_plan([f"data.template={file}"]).record()["prompts"]
