@@ -21,9 +21,9 @@ def parity(words: list[str]) -> int:
 
     config = compose_config(expand_model(words))
     check_model(config.model)
-    check_prompts(config)
     if config.data.kind == "none":
         raise ValueError("parity samples a batch of training problems: give data=chain, or data=jsonl data.path=FILE")
+    check_prompts(config)
     metrics, limits, heading = measure(config)
     console = Console()
     console.print(heading, soft_wrap=True)
@@ -38,8 +38,8 @@ def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
     from harness.distributed import init_ranks
     from harness.learning.learner import Learner
     from harness.learning.model import load_model, load_tokenizer
-    from harness.parts import make_engine
     from harness.rollout.canary import check_push, gate_limits, score_fresh
+    from harness.rollout.engines import make_engine
     from harness.rollout.queue import response_seeds, training_sampling
 
     model, ranks = load_model(config.model), init_ranks(config.cluster.device)

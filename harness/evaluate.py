@@ -26,12 +26,23 @@ from rich.table import Column, Table
 from evals.graders import make_grader
 from harness.data import check_answers, check_prompts
 from harness.distributed import init_ranks
-from harness.evaluation import Question, Sample, eval_rows, evaluate, grouped, powers, read_samples, save_samples, summaries
+from harness.evaluation import (
+    Question,
+    Sample,
+    eval_rows,
+    evaluate,
+    grouped,
+    load_questions,
+    powers,
+    read_samples,
+    save_samples,
+    summaries,
+)  # fmt: skip
 from harness.files import append_rows, now, read_json, read_rows, write_json
 from harness.learning.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.lock import RunLock
-from harness.parts import load_questions, make_engine
 from harness.rollout.canary import check_push
+from harness.rollout.engines import make_engine
 from harness.rollout.records import RolloutEngine
 from harness.runs.trained import Trained, find_trained
 from harness.settings.command import exit_with

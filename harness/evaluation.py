@@ -8,15 +8,18 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
+from evals.benchmarks import load as load_benchmark
 from evals.graders import Grader
 from evals.metrics import length_quantiles, maj_at_k, mean_score, summarise
 from evals.records import Grade, Problem
 from evals.spelling import canonical
 from harness.files import write_atomic
+from harness.learning.model import encode_prompts, load_tokenizer
 from harness.rollout.records import RolloutEngine, Sampling, request_seed
-from harness.settings.config import EvalConfig
+from harness.settings.config import Config, EvalConfig
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,20 @@ class Question:
     benchmark: str
     problem: Problem
     prompt_ids: list[int]
+
+
+def load_questions(name: str, config: Config) -> list[Question]:
+    model, settings, limit = config.model, config.eval, config.rollout.max_prompt_length
+    return _questions(name, settings.root, settings.template, model.path, model.revision, model.chat_template, limit)
+
+
+@cache
+def _questions(name, root, template, model_path, revision, chat_template, limit) -> list[Question]:
+    """Load and tokenise a benchmark, once for all runs of a process."""
+    tokenizer = load_tokenizer(model_path, revision)
+    problems = load_benchmark(name, root)
+    prompts = encode_prompts(problems, template, tokenizer, chat_template, limit)
+    return [Question(name, problem, ids) for problem, ids in zip(problems, prompts, strict=True)]
 
 
 @dataclass(frozen=True)

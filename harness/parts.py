@@ -6,23 +6,22 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 
 import torch
 from torch import nn
 
-from evals import benchmarks
 from evals.graders import Grade, Grader, make_grader
 from harness.data import step_problems, training_prompts
-from harness.distributed import ALONE, Ranks, current_ranks
-from harness.evaluation import Question, eval_rows, evaluate, save_samples
+from harness.distributed import Ranks, current_ranks
+from harness.evaluation import Question, eval_rows, evaluate, load_questions, save_samples
 from harness.files import strict
 from harness.learning.divergence import require_complete
 from harness.learning.learner import Learner
-from harness.learning.model import encode_prompts, load_model, load_tokenizer, stop_token_ids
+from harness.learning.model import load_model, load_tokenizer
 from harness.planning.fit import check_memory
 from harness.rollout.canary import check_push, gate, gate_limits, learner_logprobs, score_fresh
-from harness.rollout.data_parallel import DataParallelEngine
+from harness.rollout.engines import make_engine
 from harness.rollout.queue import RolloutQueue
 from harness.rollout.records import Rollout, RolloutEngine
 from harness.runs.checkpoint import (
@@ -244,33 +243,3 @@ def look_back(parts: Parts) -> None:
             parts.watch.see(row)
     parts.see_evaluations([row for row in evals if row["step"] <= parts.done])
     parts.mark_collapse()
-
-
-def make_engine(config: Config, model: nn.Module, tokenizer, ranks: Ranks = ALONE) -> RolloutEngine:
-    ranks_per_engine = config.rollout.vllm.tensor_parallel if config.rollout.vllm else 1
-    engine = one_engine(config, model, stop_token_ids(model.generation_config, tokenizer), ranks)
-    return engine if ranks_per_engine == ranks.size else DataParallelEngine(engine, ranks)
-
-
-def one_engine(config: Config, model: nn.Module, stop_ids: list[int], ranks: Ranks) -> RolloutEngine:
-    if config.rollout.engine == "vllm":
-        from harness.rollout.vllm import VllmEngine
-
-        return VllmEngine(model, stop_ids, config, ranks)
-    from harness.rollout.decode import TransformersEngine
-
-    return TransformersEngine(model, stop_ids, getattr(torch, config.rollout.precision), config.rollout.max_rows, ranks)
-
-
-def load_questions(name: str, config: Config) -> list[Question]:
-    model, settings, limit = config.model, config.eval, config.rollout.max_prompt_length
-    return _questions(name, settings.root, settings.template, model.path, model.revision, model.chat_template, limit)
-
-
-@cache
-def _questions(name, root, template, model_path, revision, chat_template, limit) -> list[Question]:
-    """Load and tokenise a benchmark, once for all runs of a process."""
-    tokenizer = load_tokenizer(model_path, revision)
-    problems = benchmarks.load(name, root)
-    prompts = encode_prompts(problems, template, tokenizer, chat_template, limit)
-    return [Question(name, problem, ids) for problem, ids in zip(problems, prompts, strict=True)]

@@ -15,7 +15,7 @@ from harness.distributed import ALONE, Ranks, init_ranks
 from harness.learning.learner import Learner
 from harness.learning.model import load_model, load_tokenizer
 from harness.learning.sharded import whole
-from harness.parts import make_engine
+from harness.rollout.engines import make_engine
 from harness.rollout.queue import RolloutQueue
 from harness.runs.checkpoint import (
     Checkpoint,

@@ -42,9 +42,9 @@ def kind(request):
     return request.param
 
 
-def make_learner(model, **memory_savings) -> Learner:
+def make_learner(model, **savings) -> Learner:
     config = compose_config(["train.lr=0.01", "train.warmup_updates=0", "train.token_budget=40"])
-    return Learner(model, compose_rule("pg_is"), config.train, 9, **memory_savings)
+    return Learner(model, compose_rule("pg_is"), config.train, 9, **savings)
 
 
 def test_logprobs_are_those_of_the_models_own_logits(kind):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from harness.learning.model import load_model, load_tokenizer, stop_token_ids
-from harness.parts import make_engine
 from harness.rollout.canary import response_logprobs
+from harness.rollout.engines import make_engine
 from harness.rollout.queue import RolloutQueue
 from harness.rollout.records import Sampling, request_seed
 from harness.settings.compose import compose_config

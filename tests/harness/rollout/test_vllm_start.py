@@ -9,7 +9,7 @@ import torch
 import harness.rollout.vllm as vllm
 from harness.distributed import Ranks
 from harness.learning.model import load_model
-from harness.parts import one_engine
+from harness.rollout.engines import one_engine
 from harness.settings.compose import compose_config
 
 
