@@ -71,7 +71,7 @@ def load(name: str, root: str | Path | None = None) -> list[Problem]:
     path = _local_file(name, root)
     if root and not path:
         files = " or ".join(f"{name}{suffix}" for suffix in SUFFIXES)
-        raise ValueError(f"eval.root={root} holds no {files}: put one there, or leave eval.root out (HARNESS_DATA, then the hub)")
+        raise ValueError(f"eval.root={root} holds no {files}: put one there, or give eval.root=null (HARNESS_DATA, then the hub)")
     path = path or _hub_file(name)
     check = check_copy(name, read_rows(path))
     if check.faults:

@@ -99,12 +99,14 @@ def _not_chains(load: Callable[..., list[Problem]], *source) -> list[Problem]:
     return [problem for problem in load(*source) if not chain.is_problem(problem.text)]
 
 
-def check_prompts(config: Config) -> None:
+def check_prompts(config: Config, training: bool = True, evaluation: bool = True) -> None:
     """ValueError when the model's tokenizer has no token for something in a prompt: the embedded one knows chains alone."""
     path, sources = config.model.path, _sources(config)
     if config.data.kind == "chain":
         sources = [("data", config.data.template, None, chain.level, chain.LEVELS[0]), *sources]
     for key, template, _, load, *source in sources:
+        if not (training if key == "data" else evaluation):
+            continue
         if found := _unwritten(path, template, load, *source):
             part, problem, is_in_template = found
             remedy = f"set {key}.template=raw, or take another model" if is_in_template else "take another model"

@@ -23,7 +23,7 @@ def parity(words: list[str]) -> int:
     check_model(config.model)
     if config.data.kind == "none":
         raise ValueError("parity samples a batch of training problems: give data=chain, or data=jsonl data.path=FILE")
-    check_prompts(config)
+    check_prompts(config, evaluation=False)
     metrics, limits, heading = measure(config)
     console = Console()
     console.print(heading, soft_wrap=True)

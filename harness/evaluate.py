@@ -39,7 +39,7 @@ from harness.evaluation import (
     summaries,
 )  # fmt: skip
 from harness.files import append_rows, now, read_json, read_rows, write_json
-from harness.learning.model import check_model, load_model, load_tokenizer, model_fingerprint, prompt_record
+from harness.learning.model import check_model, check_reachable, load_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.lock import RunLock
 from harness.rollout.canary import check_push
 from harness.rollout.engines import make_engine
@@ -163,7 +163,8 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
 def run_job(job: Job) -> Path:
     """Evaluate the remaining questions. Returns the folder, with evaluation.json, and evals.jsonl and samples/ as in a run's."""
     check_answers(job.config)
-    check_prompts(job.config)
+    check_prompts(job.config, training=False)
+    check_reachable(job.config.model)
     folder = job.folder()
     if is_complete(read_record(job, folder)):
         print(f"already complete: {folder}", file=sys.stderr)

@@ -89,7 +89,7 @@ def read_json(path: Path) -> dict | None:
     """Content of a JSON file; None when it is absent, unreadable, empty, half-written or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -207,10 +207,11 @@ def memory_savings(cluster: ClusterConfig) -> dict[str, bool]:
 
 def restore(parts: Parts) -> None:
     ranks, root = parts.ranks, parts.folder.path / "checkpoints"
-    checkpoint = load_checkpoint(root, last_whole_step(parts)) if ranks.is_first else None
+    checkpoint = load_checkpoint(root) if ranks.is_first else None
     facts = ranks.broadcast(checkpoint and replace(checkpoint, model={}, optimizer={}))
     if facts is None:
         return
+    ranks.on_first(lambda: require_rows(parts, facts.step))
     restore_model(parts.model, (checkpoint or facts).model, ranks)
     restore_optimizer(parts.learner.stepped, parts.learner.optimizer, (checkpoint or facts).optimizer, ranks)
     parts.learner.num_updates = facts.num_updates
@@ -220,19 +221,18 @@ def restore(parts: Parts) -> None:
     look_back(parts)
 
 
-def last_whole_step(parts: Parts) -> int:
-    """The last step up to which all rows of metrics and of planned evaluations are stored; −1 if none is.
-
-    A checkpoint beyond it would leave a gap for ever.
-    """
-    folder, steps = parts.folder, parts.config.train.steps
+def require_rows(parts: Parts, step: int) -> None:
+    """ValueError unless all rows up to a checkpoint's step are stored: going on from it would leave the gap for ever."""
+    folder = parts.folder
     measured = {0} | {row["step"] for row in folder.rows("metrics")}
     num_evaluated = Counter(row["step"] for row in folder.rows("evals"))
-    short = {step for step in folder.planned_evaluations(steps) if num_evaluated[step] < len(parts.questions)}
-    gap = next((step for step in range(steps + 1) if step not in measured or step in short), steps + 1)
-    if gap <= folder.newest_checkpoint():
-        log.warning("%s: rows of step %d are lost: going on from the checkpoint before it", folder.path, gap)
-    return gap - 1
+    num_questions = len({(question.benchmark, question.problem.id) for question in parts.questions})
+    short = {step for step in folder.planned_evaluations(step) if num_evaluated[step] < num_questions}
+    if lost := sorted({*range(step + 1)} - measured | short):
+        raise ValueError(
+            f"{folder.path}: rows of step {lost[0]} are lost, and the checkpoint of step {step} stands on them: restore "
+            f"metrics.jsonl and evals.jsonl, or remove checkpoints/step=N from N = {lost[0]} on to train again from there"
+        )
 
 
 def look_back(parts: Parts) -> None:

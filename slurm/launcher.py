@@ -102,13 +102,13 @@ def search_path(config: DictConfig) -> list[str]:
 def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | None = None) -> int:
     """Run or submit the runs that are not finished; print progress and the final tables. Returns the exit code."""
     refuse_duplicates(plans)
+    for plan in plans:
+        require_rows(plan)
     config = plans[0].config
     if world_size() > 1:  # started as one of several ranks, by torchrun for example: they go through the runs together
         return work_together(plans)
     chosen = EXECUTORS[executor or config.cluster.executor]
     not_done = [i for i, plan in enumerate(plans) if not plan.folder.finished]
-    for plan in plans:
-        require_rows(plan)
     open_plans, jobs = [plans[i] for i in not_done], [overrides[i] for i in not_done]
     if config.harness.dry_run:
         print(describe(plans))

@@ -55,23 +55,25 @@ def process_end(code: int, out_of_memory: bool) -> ProcessEnd:
     return ProcessEnd(f"its process ended with exit status {code}", by_run=True)
 
 
-def decide(folder: RunFolder, code: int, out_of_memory: bool, max_signals: int | None = None) -> Decision:
+def decide(
+    folder: RunFolder, code: int, out_of_memory: bool, max_signals: int | None = None, launch: str | None = None
+) -> Decision:
     """Decide whether to try again after this job's attempt; record how it ended if it could not do so itself."""
     if folder.finished:
         return Decision(False, folder.state)
     if not folder.lock.acquire():
         return Decision(False, "another process works on it")
     try:
-        return _decide(folder, code, out_of_memory, max_signals)
+        return _decide(folder, code, out_of_memory, max_signals, launch)
     finally:
         folder.lock.release()
 
 
-def _decide(folder: RunFolder, code: int, out_of_memory: bool, max_signals: int | None) -> Decision:
+def _decide(folder: RunFolder, code: int, out_of_memory: bool, max_signals: int | None, launch: str | None) -> Decision:
     latest = (folder.attempts() or [{}])[-1]
     began = is_of_this_job(latest) and latest.get("slurm_restarts") == restarts()
     if not began:
-        return before_it_began(folder, code, out_of_memory)
+        return before_it_began(folder, code, out_of_memory, launch)
     after_a_killed_rank = latest["state"] == "failed" and code - 128 in OUTSIDE  # this rank failed because another was killed
     if latest["state"] == "running" or after_a_killed_rank:
         latest |= record_end(folder, latest["number"], process_end(code, out_of_memory))
@@ -82,10 +84,13 @@ def _decide(folder: RunFolder, code: int, out_of_memory: bool, max_signals: int 
     return Decision(True, latest["reason"])
 
 
-def before_it_began(folder: RunFolder, code: int, out_of_memory: bool) -> Decision:
+def before_it_began(folder: RunFolder, code: int, out_of_memory: bool, launch: str | None) -> Decision:
     """Decision for a job that ended while it was starting, before it touched the run."""
     if code == 0:
         return Decision(False, "nothing to do")
+    status = folder.read_status() or {}
+    if launch and status.get("launch") == launch and status.get("state") == "failed":  # it could still write why
+        return Decision(False, status.get("reason") or "failed")
     ended = process_end(code, out_of_memory)
     if ended.by_run:
         folder.update_status(state="failed", reason=f"the job ended before the run began: {ended.reason} (python -m slurm logs)")
@@ -144,7 +149,7 @@ def main(arguments: list[str]) -> int:
     jobs = read_json(Path(arguments[0])) or {}
     folder = RunFolder(Path(jobs["runs"][int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))]))
     out_of_memory = code != 0 and oom_kills() > int(os.environ.get(OOM_VARIABLE) or oom_kills())
-    decision = decide(folder, code, out_of_memory, jobs["max_num_timeout"])
+    decision = decide(folder, code, out_of_memory, jobs["max_num_timeout"], Path(arguments[0]).parent.name)
     print(f"{'requeued' if decision.requeue else 'not requeued'}: {decision.reason}", file=sys.stderr, flush=True)
     if decision.requeue:
         scheduler.requeue(job_here())

@@ -97,9 +97,12 @@ def claimed(plan: RunPlan, folder: RunFolder, launch: str | None) -> Claim | str
         claim = Claim(folder.num_attempts() + 1, *folder.spent_before())
         try:
             begin(plan, folder, claim, launch)
-        except ValueError as error:
+        except OSError:
+            raise
+        except Exception as error:
             with logged_only():
-                folder.update_status(state="failed", reason=explain(error), launch=launch)
+                spent = {"seconds": claim.seconds, "device_hours": claim.device_hours}
+                folder.update_status(state="failed", reason=explain(error), launch=launch, step=folder.last_step(), **spent)
             raise
         undo.pop_all()
     return claim
@@ -130,8 +133,8 @@ def _owned(plan: RunPlan, folder: RunFolder, claim: Claim, train: Train, stop: S
 
 
 def traceback_note(folder: RunFolder) -> str:
-    """Where the traceback of a failed run is, if it got as far as to write one."""
-    written = any(folder.path.glob("logs/*.traceback.txt"))
+    """Where the traceback of a run's last attempt is, if it got as far as to write one."""
+    written = any(folder.path.glob(f"logs/attempt_{folder.num_attempts()}.*traceback.txt"))
     return f" (traceback in {folder.path}/logs)" if written else ""
 
 

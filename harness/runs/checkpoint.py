@@ -112,11 +112,9 @@ def dropped_steps(root: Path, newest: int, keep_last: int, keep_best: int) -> li
     return [step for step in steps if step not in kept]
 
 
-def load_checkpoint(root: Path, last: int | None = None) -> Checkpoint | None:
-    """The newest checkpoint up to step `last` whose hashes match, or None. A damaged checkpoint is skipped with a warning."""
+def load_checkpoint(root: Path) -> Checkpoint | None:
+    """The newest checkpoint whose hashes match, or None. A damaged checkpoint is skipped with a warning."""
     for step in reversed(complete_steps(root)):
-        if last is not None and step > last:
-            continue
         try:
             return read_checkpoint(root / f"step={step}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -150,7 +148,8 @@ def damage(folder: Path, manifest: dict) -> list[str]:
     facts = {key: value for key, value in manifest.items() if key != "hash"}
     if manifest.get("hash", content_hash(facts)) != content_hash(facts) or f"step={manifest['step']}" != folder.name:
         problems.append("manifest.json was changed")
-    if manifest.get("run", run_hash(folder.parent)) != run_hash(folder.parent):
+    own = run_hash(folder.parent)
+    if own and manifest.get("run", own) != own:
         problems.append("it is a checkpoint of another run")
     names = ["model", "optimizer", *(f"queue.{i}" for i in range(manifest["num_queued"]))]
     if missing := {f"{name}.safetensors" for name in names} - manifest["files"].keys():

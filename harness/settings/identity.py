@@ -7,6 +7,7 @@ Re-issuing a sweep finds the same folders: nothing is ever overwritten, finished
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
@@ -131,7 +132,8 @@ def check_ready(config: Config) -> None:
     """Raise ValueError if machine or model lack what a run needs. Not for a dry run, whose sweep may be for another machine."""
     if config.harness.dry_run:
         return
-    check_reachable(config.model)
+    if config.cluster.executor != "slurm" or "SLURM_JOB_ID" in os.environ:  # a login node may have neither network nor cache
+        check_reachable(config.model)
     check_prompts(config)
     if config.model.chat_template:
         prompt_texts([], config.data.template, load_tokenizer(config.model.path, config.model.revision), chat_template=True)

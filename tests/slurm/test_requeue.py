@@ -39,6 +39,15 @@ def decide(folder, code=0, out_of_memory=False, **more):
     return requeue.decide(folder, code, out_of_memory, **more)
 
 
+def test_why_a_run_could_not_begin_is_kept(folder):
+    folder.update_status(state="failed", reason="ValueError: model.path", launch="LAUNCH")
+    assert decide(folder, 1, launch="LAUNCH").reason == "ValueError: model.path"
+    assert folder.read_status()["reason"] == "ValueError: model.path"
+    assert "before the run began" not in folder.read_status()["reason"]
+    decide(folder, 1, launch="ANOTHER")
+    assert "the job ended before the run began" in folder.read_status()["reason"]
+
+
 @pytest.mark.parametrize("state", ["completed", "collapsed"])
 def test_a_finished_run_is_left_alone(folder, state):
     attempt(folder, 1, state)
