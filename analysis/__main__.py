@@ -56,8 +56,10 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
         sys.stdout.flush()
-    except (InputError, WriteError) as error:
+    except InputError as error:
         sys.exit(f"analysis: {error}")
+    except WriteError as error:
+        sys.exit(f"analysis: {error.what}: make room there, or give another --out")
     except BrokenPipeError:  # the reader (head, less) has seen enough; Python would complain once more at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:

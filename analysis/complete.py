@@ -13,8 +13,8 @@ def require_complete(run: Run, folder: RunFolder, metrics: pd.DataFrame, evals: 
     """InputError if rows of a finished run are missing, or count different numbers of samples."""
     if not run.finished:
         return
-    if run.state == "completed" and run.step != run.steps:
-        refuse(folder, "status.json", f"completed at step {run.step} of the {run.steps} steps in config.json")
+    if run.step > run.steps or (run.state == "completed" and run.step < run.steps):
+        refuse(folder, "status.json", f"{run.state} at step {run.step} (there or in metrics.jsonl) of {run.steps} in config.json")
     if missing := sorted(set(range(1, run.step + 1)) - set(metrics["step"])):
         refuse(folder, "metrics.jsonl", f"no row of steps {listed(missing)}{damaged(folder, 'metrics')}")
     if missing := incomplete_evaluations(run, folder, evals):

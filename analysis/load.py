@@ -22,7 +22,7 @@ from harness.files import write_atomic
 from harness.store import RunFolder, find_runs
 
 ReadRows = Callable[[RunFolder, str], list[dict]]  # (folder, table name) -> the table's rows
-CACHE_VERSION = 1  # part of every cache key: raise it when the tables' columns change
+CACHE_VERSION = 2  # part of every cache key: raise it when the tables' columns or the checks of rows change
 EVAL_COLUMNS = ["step", "benchmark", "problem_id", "n", "num_correct", "num_no_answer", "num_truncated", "grader"]
 
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from analysis.options import folder as existing_folder
+from analysis.options import new_folder
 from analysis.recordings import last_trace, own_budget
 from analysis.runs import InputError
 from harness.files import strict, write_atomic, write_json
-from harness.store import RunFolder, find_runs
+from harness.store import IS_ROW, RunFolder, find_runs
 
 PACKS = Path("docs/study")
 ENDING = ".json.gz"
@@ -33,7 +34,7 @@ SHADOW = ("step", "rule", "jaccard")  # what fig_agreement reads
 def pack_main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m analysis pack", description="Finished runs -> one small file for each.")
     parser.add_argument("roots", nargs="+", type=existing_folder, metavar="RUNS", help="run folders, or folders that hold them")
-    parser.add_argument("--out", type=Path, default=PACKS, help=f"where to write (default: {PACKS})")
+    parser.add_argument("--out", type=new_folder, default=PACKS, help=f"where to write (default: {PACKS})")
     options = parser.parse_args(argv)
     if not any(folder.finished for folder in find_runs(*options.roots)):
         raise InputError(f"no finished runs under {', '.join(map(str, options.roots))}: give folders that hold some")
@@ -90,7 +91,7 @@ def inside(runs_dir: Path, run_id: str, pack: Path) -> Path:
 def packed_rows(packs: Path, runs_dir: Path, folder: RunFolder, name: str) -> list[dict]:
     """The rows of a table of the run that `unpack` wrote to `folder`, read from its pack."""
     run_id = folder.path.relative_to(runs_dir)
-    return to_rows(decode(packs / run_id.with_name(run_id.name + ENDING))[name])
+    return [row for row in to_rows(decode(packs / run_id.with_name(run_id.name + ENDING))[name]) if IS_ROW[name](row)]
 
 
 def pack_files(packs: Path) -> list[Path]:

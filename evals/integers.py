@@ -57,9 +57,11 @@ _ARITHMETIC_WORD = re.compile(
 _VARIABLE_AFTER = re.compile(
     r"(?![mgshlLKCFJNWV])[A-Za-z](?![A-Za-z])"
     r"|(?!(?:[cmkd]m|k?g|m[gls]|ft|in|yd|mi|st|nd|rd|th|hr?|[ap]m|lb|oz|[kMGT]?[BWJ]|[kM]?Hz|cl|dl|ha)(?![a-z]))(?:[a-z]{2}|[w-z]{3,})(?![A-Za-z])"
-    r"| {1,3}[i-kn-rt-z](?![A-Za-z.])"
+    r"| {1,3}[i-kn-rt-z](?![A-Za-z.'’])"
 )
-_UNDONE_BEFORE = re.compile(r"[A-Za-z]\($|(?:^|[^\w.])\.$|\b[a-z],$|\b(?i:not|than|root of|twice)$")  # f(204), .204, (x, 204)
+_UNDONE_BEFORE = re.compile(  # f(204), .204, (x, 204)
+    r"[A-Za-z]\($|(?:^|[^\w.])\.$|\b[a-z],$|\b(?i:not|than|root of|twice|except|at least|at most|or equal to)$"
+)
 _UNDONE_AFTER = re.compile(r" *(?:!|(?:,|or) *[a-z] *\)? *$)")  # 204!, 204 or y
 _LONE_LETTER = re.compile(r"(?:^|[^A-Za-z])[A-Za-z] ?$")
 

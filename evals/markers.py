@@ -24,6 +24,8 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _OPENED = re.compile(r"\\\[|\$\$")
+_POWER = re.compile(r"(?<=[A-Za-z])\$?\^\{?[23]\}?\$?")  # cm^2, cm$^2$
+_BULLET = re.compile(r"^\s*(?:>\s*)*(?:[-*•]\s+)?")  # "- 204" is an item of a list, "-204" a number
 _LISTED = re.compile(r"\d[.)]\W*$")  # "1. Simplify" opens a list
 _DIGIT = re.compile(r"\d")
 _LINE_END = re.compile(r"[\n\r\x0b\x0c\x85\u2028\u2029]")
@@ -126,7 +128,7 @@ def _next_line(text: str, start: int, end: int) -> tuple[str, int]:
     if line is None:
         return "", len(text)
     end = _line_end(text, line.start())
-    below = text[line.start() : end]
+    below = _BULLET.sub("", text[line.start() : end])
     prose = _is_prose(below[:_REACH]) and not _OPENED.search(text, start, line.start())
     return "" if prose else below, end
 
@@ -136,5 +138,5 @@ def _is_prose(line: str) -> bool:
 
     "204", "$AB = 204$", "204 square units" and "no solution" may be answers; "So it is 204", "1. Simplify" and "Let $n$ be" not.
     """
-    before, *after = _PROSE_WORD.split(_FORMULA.sub("0", line))
+    before, *after = _PROSE_WORD.split(_FORMULA.sub("0", _POWER.sub("", line)))
     return len(after) > 3 or any(map(_DIGIT.search, after)) or bool(after and _LISTED.search(before))

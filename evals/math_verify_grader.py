@@ -13,6 +13,7 @@ from evals.spelling import compact, plain_latex
 
 MAX_ANSWER = 1000
 _INTEGER = re.compile(r"-?(?:\d+|[1-9]\d{0,2}(?:,(?:\\!)?\d{3})+)(?:\^\{?\\circ\}?|°)?")
+_PERCENT = re.compile(r"(?:%|percent)[^\w%]*$")
 _BASED = re.compile(r"\d+_\{?(\d{1,2})\}?")
 _VERDICTS = {
     "correct": ("correct", ""),
@@ -42,10 +43,11 @@ class MathVerifyGrader(Grader):
         markers = [find_marker(response) for response in responses]
         stated = [plain_latex(marker.stated) if marker else "" for marker in markers]
         questions = list(zip(map(_plain_gold, answers), stated, strict=True))
-        grades = self._verify(dict.fromkeys(question for question in questions if question[1]))
+        others = [_in_hundredths(*row) for row in zip(questions, answers, markers, strict=True)]
+        grades = self._verify(dict.fromkeys(question for question in [*questions, *others] if question[1]))
         return [
-            _graded(grades.get(question), marker, cut)
-            for question, marker, cut in zip(questions, markers, truncated, strict=True)
+            _graded(_better(grades.get(question), grades.get(other)), marker, cut)
+            for question, other, marker, cut in zip(questions, others, markers, truncated, strict=True)
         ]
 
     def _verify(self, questions: Iterable[Question]) -> dict[Question, Grade]:
@@ -64,6 +66,17 @@ class MathVerifyGrader(Grader):
 
     def close(self) -> None:
         self.pool.close()
+
+
+def _in_hundredths(question: Question, gold: str, marker: Marker | None) -> Question:
+    r"""The question with a percentage as a share where only one of the two is one: 50\% is 50, and it is \frac12."""
+    percent = bool(_PERCENT.search(gold)), bool(marker and _PERCENT.search(marker.stated))
+    share = lambda text, is_percent: rf"\frac{{{text}}}{{100}}" if is_percent and text else text
+    return question if percent[0] == percent[1] else (share(question[0], percent[0]), share(question[1], percent[1]))
+
+
+def _better(grade: Grade | None, other: Grade | None) -> Grade | None:
+    return other if other and other.correct else grade
 
 
 def _graded(grade: Grade | None, marker: Marker | None, truncated: bool) -> Grade:

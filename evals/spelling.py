@@ -82,5 +82,7 @@ def canonical(answer: str) -> str:
 
 
 def _over(fraction: re.Match) -> str:
+    """a/b; behind a digit " a/b", since a mixed number is no product of digits."""
     parts = (fraction[1] or fraction[2] or "", fraction[3] or fraction[4] or "")
-    return "/".join(part if re.fullmatch(r"-?[\w.]+", part) else f"({part})" for part in parts)
+    space = " " if fraction.string[: fraction.start()][-1:].isdigit() else ""
+    return space + "/".join(part if re.fullmatch(r"-?\d+(?:\.\d+)?|\w", part) else f"({part})" for part in parts)

@@ -23,7 +23,12 @@ def now() -> str:
 
 
 class WriteError(OSError):
-    """A file of a run could not be written. The message names the file, the cause and the remedy; earlier rows are safe."""
+    """A file could not be written. The message names the file, the cause and the remedy for a run, whose earlier rows are safe;
+    `what` only file and cause."""
+
+    def __init__(self, number: int | None, message: str, what: str = ""):
+        super().__init__(number, message)
+        self.what = what or message
 
 
 REMEDIES = {
@@ -46,8 +51,8 @@ def writing(path: Path):
         raise
     except OSError as error:
         remedy = REMEDIES.get(error.errno, "see to that disk")
-        message = f"cannot write {path} ({error.strerror or error}): {remedy}, then give the same command again: it resumes"
-        raise WriteError(error.errno, message) from error
+        what = f"cannot write {path} ({error.strerror or error})"
+        raise WriteError(error.errno, f"{what}: {remedy}, then give the same command again: it resumes", what) from error
 
 
 def put(file, data: bytes) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from analysis.load import load
-from analysis.options import add_formats, folder
+from analysis.options import add_formats, folder, new_folder
 from analysis.output import Output
 from analysis.packs import PACKS, packed_rows, unpack
 from analysis.progress import progress
@@ -57,7 +57,7 @@ def unpacked(packs: Path, runs_dir: Path) -> dict[str, Results]:
 def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m analysis --study", description=__doc__.splitlines()[0])
     parser.add_argument("packs", nargs="?", type=folder, default=PACKS, metavar="PACKS", help=f"(default: {PACKS})")
-    parser.add_argument("--out", type=Path, required=True, help="where to write; each experiment gets a folder there")
+    parser.add_argument("--out", type=new_folder, required=True, help="where to write; each experiment gets a folder there")
     add_formats(parser)
     return parser.parse_args(argv)
 

@@ -391,3 +391,43 @@ def test_graders_leave_global_random_states_alone():
     before = random.getstate(), np.random.get_state()[1].tolist()
     make_grader("integer").grade("\\boxed{1}", "1")
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+BELOW = {
+    "**Answer:**\n204 cm^2": "204",
+    "**Answer:**\n204 cm$^2$": "204",
+    "**Answer:**\n- **204**": "204",  # an item of a list
+    "> Answer:\n> 204": "204",
+    "**Answer:**\n-204": "-204",
+    "Answer: 204 o'clock": "204",
+}
+
+
+@pytest.mark.parametrize("response, gold", BELOW.items(), ids=BELOW)
+def test_units_lists_and_quotes_below_the_marker(response, gold):
+    for grader in ("integer", "math_verify"):
+        with make_grader(grader) as chosen:
+            assert chosen.grade(response, gold).correct, grader
+
+
+@pytest.mark.parametrize("gold, response, correct", [
+    ("\\frac12", "\\boxed{50\\%}", True),
+    ("0.5", "Answer: 50 percent.", True),
+    ("20\\%", "\\boxed{0.2}", True),
+    ("20\\%", "\\boxed{20}", True),
+    ("\\frac13", "\\boxed{50\\%}", False),
+    ("0.5", "\\boxed{50}", False),
+])  # fmt: skip
+def test_a_percentage_is_its_number_and_its_share(gold, response, correct):
+    with make_grader("math_verify") as grader:
+        assert grader.grade(response, gold).correct == correct
+
+
+@pytest.mark.parametrize("text", ["all real numbers except 204", "at least 204", "greater than or equal to 204"])
+def test_a_bound_is_no_integer(text):
+    assert not make_grader("integer").grade(f"Answer: {text}", "204").correct
+
+
+def test_a_mixed_number_votes_for_no_other():
+    assert canonical(r"2\frac13") == canonical("2 1/3") == canonical("2⅓") != canonical("7")
+    assert canonical(r"\frac{2}{3}x") != canonical(r"\frac{2}{3x}")
