@@ -88,13 +88,13 @@ def before_it_began(folder: RunFolder, code: int, out_of_memory: bool, launch: s
     """Decision for a job that ended while it was starting, before it touched the run."""
     if code == 0:
         return Decision(False, "nothing to do")
-    status = folder.read_status() or {}
+    ended, status = process_end(code, out_of_memory), folder.read_status() or {}
+    if not ended.by_run:
+        return Decision(True, ended.reason)
     if launch and status.get("launch") == launch and status.get("state") == "failed":  # it could still write why
         return Decision(False, status.get("reason") or "failed")
-    ended = process_end(code, out_of_memory)
-    if ended.by_run:
-        folder.update_status(state="failed", reason=f"the job ended before the run began: {ended.reason} (python -m slurm logs)")
-    return Decision(not ended.by_run, ended.reason)
+    folder.update_status(state="failed", reason=f"the job ended before the run began: {ended.reason} (python -m slurm logs)")
+    return Decision(False, ended.reason)
 
 
 def record_end(folder: RunFolder, number: int, ended: ProcessEnd) -> dict:
