@@ -25,7 +25,8 @@ class Harness:
         from harness.distributed import init_ranks
         from harness.parts import build
         from harness.planning.measure import EverySecondRight
-        from harness.settings.compose import compose_plan, expand_model
+        from harness.settings.compose import compose_plan
+        from harness.settings.words import expand_model
 
         plan = compose_plan(
             expand_model([f"model={folder}"])

@@ -16,7 +16,9 @@ with importing():
 
     from harness.settings import compose
     from harness.settings.command import disk_trouble, interrupted
+    from harness.settings.explain import explain
     from harness.settings.provenance import remember_command_line
+    from harness.settings.words import expand_model
     from slurm import launcher
 
 
@@ -36,10 +38,10 @@ if __name__ == "__main__":
     compose.register()
     launcher.register()
     try:
-        sys.argv[1:] = compose.expand_model(sys.argv[1:])
+        sys.argv[1:] = expand_model(sys.argv[1:])
         main()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(compose.explain(error))
+        sys.exit(explain(error))
     except OSError as error:
         sys.exit(disk_trouble(error))
     except KeyboardInterrupt:

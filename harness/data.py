@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 
 from evals import chain
-from evals.benchmarks import load as load_benchmark
-from evals.integers import read_integer
 from evals.problems import fingerprint, read_problems
-from evals.prompts import render
 from evals.records import Problem
-from harness.learning.model import encode_prompts, load_tokenizer, unwritten, wordlist_tokenizer
+from harness.learning.model import encode_prompts, load_tokenizer
 from harness.settings.config import Config, DataConfig
 
 
@@ -58,70 +55,6 @@ def _file_prompts(path, allow_duplicates, template, model_path, revision, chat_t
     problems = load_problems(path, allow_duplicates)
     tokenizer = load_tokenizer(model_path, revision)
     return dict(zip(problems, encode_prompts(problems, template, tokenizer, chat_template, limit), strict=True))
-
-
-def check_answers(config: Config) -> None:
-    """ValueError when the integer grader is to judge answers that are no integers, or the chain grader other problems than
-    chains; training would meet them late, or score them all wrong."""
-    for key, _, grader, load, *source in _sources(config):
-        _require_gradable(f"{key}.grader", grader, load, *source)
-
-
-def _sources(config: Config) -> list[tuple]:
-    """(section, template, grader, loader and its arguments) of the training file, if any, and of each benchmark."""
-    data, evaluation = config.data, config.eval
-    file = ("data", data.template, data.grader, load_problems, data.path, data.allow_duplicates)
-    benchmarks = [
-        ("eval", evaluation.template, evaluation.grader, load_benchmark, name, evaluation.root) for name in evaluation.benchmarks
-    ]
-    return [file, *benchmarks] if data.kind == "problems" else benchmarks
-
-
-def _require_gradable(key: str, grader: str, load: Callable[..., list[Problem]], *source) -> None:
-    graders = grader.split("+")
-    if "integer" in graders and (others := _not_integers(load, *source)):
-        shown = ", ".join(f"{problem.id} ({problem.answer[:40]})" for problem in others[:3])
-        raise ValueError(f"{key}={grader}, but {len(others)} answers are no integers: {shown}, …; set {key}=math_verify")
-    if "chain" in graders and (others := _not_chains(load, *source)):
-        shown = ", ".join(f"{problem.id} ({problem.text[:40]!r})" for problem in others[:3])
-        raise ValueError(
-            f"{key}={grader}, but {len(others)} problems are no chain arithmetic: {shown}, …; set {key}=integer, or math_verify"
-        )
-
-
-@cache
-def _not_integers(load: Callable[..., list[Problem]], *source) -> list[Problem]:
-    return [problem for problem in load(*source) if read_integer(problem.answer) is None]
-
-
-@cache
-def _not_chains(load: Callable[..., list[Problem]], *source) -> list[Problem]:
-    return [problem for problem in load(*source) if not chain.is_problem(problem.text)]
-
-
-def check_prompts(config: Config, training: bool = True, evaluation: bool = True) -> None:
-    """ValueError when the model's tokenizer has no token for something in a prompt: the embedded one knows chains alone."""
-    path, sources = config.model.path, _sources(config)
-    if config.data.kind == "chain":
-        sources = [("data", config.data.template, None, chain.level, chain.LEVELS[0]), *sources]
-    for key, template, _, load, *source in sources:
-        if not (training if key == "data" else evaluation):
-            continue
-        if found := _unwritten(path, template, load, *source):
-            part, problem, is_in_template = found
-            remedy = f"set {key}.template=raw, or take another model" if is_in_template else "take another model"
-            where = f"in the prompt of problem {problem.id} ({key}.template={template})"
-            raise ValueError(f"model.path={path!r}: its tokenizer can't write {part!r} {where}: {remedy} (model=FOLDER)")
-
-
-@cache
-def _unwritten(path: str, template: str, load: Callable[..., list[Problem]], *source) -> tuple[str, Problem, bool] | None:
-    """(what can't be written, the first problem in whose prompt it stands, whether the problem alone could be)."""
-    tokenizer = wordlist_tokenizer(path)
-    for problem in load(*source) if tokenizer else []:
-        if part := unwritten(tokenizer, render(template, problem.text)):
-            return part, problem, not unwritten(tokenizer, problem.text)
-    return None
 
 
 @cache

@@ -13,11 +13,12 @@ from harness.settings.command import exit_with
 
 def prompt(words: list[str]) -> int:
     """Print text, token ids and stop tokens of one prompt of the training data and of each benchmark."""
-    from harness.data import check_prompts
-    from harness.settings.compose import compose_config, expand_model
+    from harness.preflight import all_sources, check_prompts
+    from harness.settings.compose import compose_config
+    from harness.settings.words import expand_model
 
     config = compose_config(expand_model(words))
-    check_prompts(config)
+    check_prompts(config.model.path, all_sources(config))
     blocks = ("\n".join(prompt_lines(config, *first)) for first in first_problems(config))
     print("\n\n".join(blocks))
     return 0

@@ -15,15 +15,16 @@ BY_POSITION = ("mismatch/abs_error_by_pos", "mismatch/k3_by_pos")
 
 def parity(words: list[str]) -> int:
     """Score one batch with rollout engine and learner, and print by how much they differ (status 1 beyond a gate)."""
-    from harness.data import check_prompts
     from harness.learning.model import check_model
-    from harness.settings.compose import compose_config, expand_model
+    from harness.preflight import check_prompts, training_sources
+    from harness.settings.compose import compose_config
+    from harness.settings.words import expand_model
 
     config = compose_config(expand_model(words))
     check_model(config.model)
     if config.data.kind == "none":
         raise ValueError("parity samples a batch of training problems: give data=chain, or data=jsonl data.path=FILE")
-    check_prompts(config, evaluation=False)
+    check_prompts(config.model.path, training_sources(config))
     metrics, limits, heading = measure(config)
     console = Console()
     console.print(heading, soft_wrap=True)

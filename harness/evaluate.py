@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from evals.graders import make_grader
-from harness.data import check_answers, check_prompts
 from harness.distributed import init_ranks
 from harness.evaluation import (
     Question,
@@ -41,15 +40,17 @@ from harness.evaluation import (
 from harness.files import append_rows, now, read_json, read_rows, write_json
 from harness.learning.model import check_model, check_reachable, load_model, load_tokenizer, model_fingerprint, prompt_record
 from harness.lock import RunLock
+from harness.preflight import check_answers, check_prompts, evaluation_sources
 from harness.rollout.canary import check_push
 from harness.rollout.engines import make_engine
 from harness.rollout.records import RolloutEngine
 from harness.runs.trained import Trained, find_trained
 from harness.settings.command import exit_with
-from harness.settings.compose import compose_config, expand_model
+from harness.settings.compose import compose_config
 from harness.settings.config import Config, require
 from harness.settings.identity import eval_settings
 from harness.settings.provenance import provenance
+from harness.settings.words import expand_model
 from harness.store import ROW_KEYS, content_hash
 
 SAMPLE_KEY = ("step", "benchmark", "problem_id", "sample")
@@ -163,7 +164,7 @@ def run_overrides(trained: Trained, overrides: Sequence[str]) -> list[str]:
 def run_job(job: Job) -> Path:
     """Evaluate the remaining questions. Returns the folder, with evaluation.json, and evals.jsonl and samples/ as in a run's."""
     check_answers(job.config)
-    check_prompts(job.config, training=False)
+    check_prompts(job.config.model.path, evaluation_sources(job.config))
     check_reachable(job.config.model)
     folder = job.folder()
     if is_complete(read_record(job, folder)):

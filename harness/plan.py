@@ -47,7 +47,8 @@ def main(words: list[str]) -> int:
 
 
 def make_plan(options: argparse.Namespace) -> dict:
-    from harness.settings.compose import compose_config, expand_model
+    from harness.settings.compose import compose_config
+    from harness.settings.words import expand_model
 
     runs = cells(expand_model(options.overrides))
     distinct = {without_seed(run): run for run in runs}

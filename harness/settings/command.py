@@ -23,7 +23,7 @@ def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except (HydraException, OmegaConfBaseException) as error:
-        from harness.settings.compose import explain  # it composed them, and is loaded
+        from harness.settings.explain import explain  # not earlier: most commands compose nothing
 
         sys.exit(explain(error))
     except ValueError as error:

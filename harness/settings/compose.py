@@ -1,24 +1,17 @@
-"""Turns words on the command line into checked plans of runs, by Hydra's composition."""
+"""Composes checked plans of runs from overrides, by Hydra's composition."""
 
 from __future__ import annotations
 
 import copy
-import difflib
 import logging
-import re
-import textwrap
 from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,7 +22,6 @@ from methods import METHODS, Rule, all_methods
 log = logging.getLogger(__name__)
 
 CONFIG_MODULE = "conf"
-CONF = Path(__file__).parents[2] / "conf"
 
 HELP = {
     "app_name": "harness",
@@ -141,82 +133,3 @@ def shipped_settings() -> DictConfig:
     ConfigStore.instance().store(name="shipped_rules", node=defaults)
     with composition():
         return compose("shipped_rules")
-
-
-def expand_model(arguments: Sequence[str]) -> list[str]:
-    """`model=FOLDER_OR_HUB_ID` is short for `model=hf model.path=…`; the names of conf/model/ stay as they are.
-
-    >>> expand_model(["method=cppo", "model=org/name"])
-    ['method=cppo', 'model=hf', 'model.path=org/name']
-    >>> expand_model(["model=export/step=3,org/name"])
-    ['model=hf', "model.path='export/step=3',org/name"]
-    """
-    presets = {path.stem for path in (CONF / "model").glob("*.yaml")}
-    expanded = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        others = set(value.split(",")) - presets
-        if key != "model" or not others:
-            expanded.append(argument)
-        elif named := presets & set(value.split(",")):
-            raise ValueError(
-                f"model: {', '.join(sorted(named))} of conf/model/ and {', '.join(sorted(others))}, which would be a folder or "
-                f"a hub id, can't stand in one list: give each a sweep of its own"
-            )
-        else:
-            expanded += ["model=hf", f"model.path={quoted(value)}"]
-    return expanded
-
-
-def quoted(value: str) -> str:
-    """The value as Hydra's grammar can read it: if it cannot, each comma-separated part that it refuses is put in quotes."""
-    if is_read(value):
-        return value
-    parts = value.split(",")
-    return ",".join(part if is_read(part) else QuotedString(part, Quote.single).with_quotes() for part in parts)
-
-
-def is_read(value: str) -> bool:
-    try:
-        OverridesParser.create().parse_override(f"key={value}")
-    except HydraException:
-        return False
-    return True
-
-
-def explain(error: Exception) -> str:
-    """Error message of a few lines for wrong settings, with the nearest key if one was misspelt."""
-    if isinstance(error, MissingConfigException) and error.options and "/" in error.missing_cfg_file:
-        return unknown_choice(*error.missing_cfg_file.rsplit("/", 1), error.options)
-    message = str(error).split("Config search path:")[0].strip()
-    cause = error.__cause__
-    reason = str(cause).splitlines()[0] if cause else ""
-    if reason and reason not in message:
-        message += f"\n  {reason}"
-    known = list(getattr(getattr(cause, "object_type", None), "__dataclass_fields__", ()))
-    bare = groups() - set(known) if "model" in known else set()  # of the root: chosen by name, and without keys
-    key = str(getattr(cause, "key", ""))
-    if key in bare:
-        message += f"\n  {key} is a group: choose with {key}=NAME; a file conf/{key}/NAME.yaml makes a new choice"
-    elif key not in known and (similar := difflib.get_close_matches(key, [*known, *bare], n=1, cutoff=0.5)):
-        message += f"\n  did you mean {similar[0]}?"
-    if (rule := re.search(r"In 'method/(\w+)'", message)) and "not in 'Rule'" in message:
-        message += f"\n  conf/method/{rule[1]}.yaml must begin with its schema: /schema/method@_here_ (README.md, Add a rule)"
-    return f"error: {message}"
-
-
-def groups() -> set[str]:
-    return {path.name for path in CONF.iterdir() if path.is_dir()}
-
-
-def unknown_choice(group: str, name: str, options: Sequence[str]) -> str:
-    """That a group has no such choice, the nearest ones, and all of them in few lines."""
-    if group == "method" and name in METHODS:
-        hint = f"the rule is registered, and its numbers are missing: write conf/method/{name}.yaml (README.md, Add a rule)"
-    else:
-        similar = difflib.get_close_matches(name, options, n=2, cutoff=0.6)
-        similar.sort(key=lambda option: not option.startswith(name))
-        hint = f"did you mean {' or '.join(similar)}?" if similar else "it is none of the choices"
-    indented = {"width": 100, "initial_indent": "  ", "subsequent_indent": "    ", "break_on_hyphens": False}
-    listed = textwrap.fill(f"choose from {' '.join(options)}", **indented)
-    return f"error: {group}={name}: {hint}\n{listed}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
@@ -18,6 +19,7 @@ from harness.learning.divergence import DIVERGENCES
 from harness.learning.loss import AGGREGATIONS
 from methods.base import Rule
 
+CONF = Path(__file__).parents[2] / "conf"  # the values
 DEVICES = ("auto", "cpu", "cuda")
 
 

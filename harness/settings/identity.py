@@ -17,8 +17,9 @@ from evals.benchmarks import load as load_benchmark
 from evals.problems import fingerprint
 from evals.prompts import template_hash
 from harness.contamination import check_overlap
-from harness.data import check_answers, check_prompts, data_fingerprint
+from harness.data import data_fingerprint
 from harness.learning.model import check_model, check_reachable, load_tokenizer, model_fingerprint, prompt_record, prompt_texts
+from harness.preflight import all_sources, check_answers, check_prompts
 from harness.settings.config import Config, EvalConfig, require
 from harness.store import RunFolder, content_hash, flatten
 from methods import rule_name
@@ -134,7 +135,7 @@ def check_ready(config: Config) -> None:
         return
     if config.cluster.executor != "slurm" or "SLURM_JOB_ID" in os.environ:  # a login node may have neither network nor cache
         check_reachable(config.model)
-    check_prompts(config)
+    check_prompts(config.model.path, all_sources(config))
     if config.model.chat_template:
         prompt_texts([], config.data.template, load_tokenizer(config.model.path, config.model.revision), chat_template=True)
     if config.rollout.engine == "vllm":

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 
 from harness import export
 from harness.learning.model import load_model, load_tokenizer
-from harness.settings.compose import compose_config, expand_model
+from harness.settings.compose import compose_config
+from harness.settings.words import expand_model
 
 
 @pytest.mark.parametrize("step", ["1", "last"])

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from harness.display import matched
-from harness.settings.compose import compose_plan, expand_model
+from harness.settings.compose import compose_plan
 from harness.settings.identity import different_keys
+from harness.settings.words import expand_model
 from methods import METHODS
 
 PRESETS = sorted(path.stem for path in Path("conf/method").resolve().glob("*.yaml")) or sorted(METHODS)

@@ -13,7 +13,8 @@ from harness.planning.cost import GPUS, work
 from harness.planning.measure import measure
 from harness.planning.memory import LEARNING, SAMPLING, memory_parts, peak
 from harness.planning.shape import Shape, shape_config
-from harness.settings.compose import compose_config, expand_model
+from harness.settings.compose import compose_config
+from harness.settings.words import expand_model
 
 PUBLISHED = {  # parameters, of which a token passes through
     "qwen3_0p6b": (596_049_920, 596_049_920),

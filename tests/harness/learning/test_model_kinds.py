@@ -18,7 +18,8 @@ from harness.rollout.records import Sampling
 from harness.runs.attempt import StopRequest, attempt
 from harness.runs.checkpoint import model_tensors
 from harness.runs.trained import find_trained
-from harness.settings.compose import compose_config, compose_plan, compose_rule, expand_model
+from harness.settings.compose import compose_config, compose_plan, compose_rule
+from harness.settings.words import expand_model
 from harness.timing import Timer
 
 PROMPTS, SEEDS = [[5, 6, 7], [8, 9, 10, 11, 12], [4]], list(range(12))

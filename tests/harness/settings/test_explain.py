@@ -4,7 +4,8 @@ import pytest
 from hydra.errors import HydraException
 
 from harness.settings import command
-from harness.settings.compose import compose_config, explain
+from harness.settings.compose import compose_config
+from harness.settings.explain import explain
 from methods import METHODS
 
 

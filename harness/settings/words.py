@@ -1,0 +1,52 @@
+"""Reads words of the command line before Hydra does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from harness.settings.config import CONF
+
+
+def expand_model(arguments: Sequence[str]) -> list[str]:
+    """`model=FOLDER_OR_HUB_ID` is short for `model=hf model.path=…`; the names of conf/model/ stay as they are.
+
+    >>> expand_model(["method=cppo", "model=org/name"])
+    ['method=cppo', 'model=hf', 'model.path=org/name']
+    >>> expand_model(["model=export/step=3,org/name"])
+    ['model=hf', "model.path='export/step=3',org/name"]
+    """
+    presets = {path.stem for path in (CONF / "model").glob("*.yaml")}
+    expanded = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        others = set(value.split(",")) - presets
+        if key != "model" or not others:
+            expanded.append(argument)
+        elif named := presets & set(value.split(",")):
+            raise ValueError(
+                f"model: {', '.join(sorted(named))} of conf/model/ and {', '.join(sorted(others))}, which would be a folder or "
+                f"a hub id, can't stand in one list: give each a sweep of its own"
+            )
+        else:
+            expanded += ["model=hf", f"model.path={quoted(value)}"]
+    return expanded
+
+
+def quoted(value: str) -> str:
+    """The value as Hydra's grammar can read it: if it cannot, each comma-separated part that it refuses is put in quotes."""
+    if is_read(value):
+        return value
+    parts = value.split(",")
+    return ",".join(part if is_read(part) else QuotedString(part, Quote.single).with_quotes() for part in parts)
+
+
+def is_read(value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
