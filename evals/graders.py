@@ -62,7 +62,7 @@ def gold_integer(answer: str) -> str:
 
 
 GRADERS: dict[str, Callable[[], Grader]] = {
-    "integer": partial(SingleGrader, "integer", 3, grade_integer),
+    "integer": partial(SingleGrader, "integer", 4, grade_integer),
     "math_verify": MathVerifyGrader,
     "math_dapo": partial(SingleGrader, "math_dapo", 2, math_dapo.grade),
     "chain": partial(SingleGrader, "chain", 1, chain.grade),

@@ -14,6 +14,7 @@ _ANSWER = re.compile(r"(?<![^\W_])(?:answer|Answer|ANSWER)[\s*_`})\]]{0,8}[:：]
 _EMPHASIS = " \t\r\n*_`"
 _DRESS = _EMPHASIS + "$"
 _SHOUT = " \t\r*_`!"  # an exclamation mark behind $ or } may be a factorial
+_CRY = re.compile(r"(?<=[\d*_`$])!+(?= +[A-Z][a-z]| *[\u2600-\U0001ffff])")  # "204! Done", where a sentence or an emoji follows
 # What may open on the marker's line or below it before the answer: \[, <br>, ```latex
 _FRAME = re.compile(r"\\[\[\]()]|<[|｜/A-Za-z][^<>\n\d,]{0,40}>|^\s*```\w*\s*$")
 _WORD = re.compile(r"\w")
@@ -100,7 +101,7 @@ def _find_line(text: str, low: int) -> Marker | None:
     content = text[last.end() : end]
     if not _says_something(content):
         content, end = _next_line(text, last.end(), end)
-    return Marker(last.start(), content.rstrip(_SHOUT), end < len(text))
+    return Marker(last.start(), _CRY.sub("", content).rstrip(_SHOUT), end < len(text))
 
 
 def _says_something(line: str) -> bool:

@@ -146,7 +146,7 @@ def test_a_bomb_times_out_alone_and_the_rest_is_graded():
         "x + 204", "y = x + 204", ".204", "0,204", "(0,204)", "f(204)", "\\text{floor}(204)", "204 x", "204\\,x", "204xy",
         "204\\mathrm{i}", "2~04", "204, y", "(x,204)", "x=204 \\text{ or } y", "204xyz", "204_{\\text{eight}}", "x != 204",
         "x >= 204", "\\text{not }204", "\\text{less than }204", "\\text{the square root of }204", "\\text{twice }204",
-        "204 \\text{ trillion}", "204 \\text{ hundredths}", "204!", "204x-ab",
+        "204 \\text{ trillion}", "204 \\text{ hundredths}", "204!", "204x-ab", "204! \\text{ ways}", "204!$ Done",
     ],
 )  # fmt: skip
 def test_what_is_no_integer_is_not_read_as_one(stated):
@@ -234,7 +234,9 @@ def test_answers_below_their_marker_and_in_markdown(response, verdict):
         ("Answer:\n\\[\narea = 20\n\\]", "correct"), ("Answer:\n```python\n20\n```", "correct"),
         ("Answer:\n<answer>\n20", "correct"), ("\\boxed{9}\n\n**Answer:**\n20 dollars", "correct"),
         ("\\textbf{Answer:} 20", "correct"), ("$\\text{Answer: } 20$", "correct"), ("Answer: <20>", "correct"),
-        ("**Answer: 20**!", "correct"), ("Answer: $20!$", "wrong"), ("Answer:\nSo it is 20", "no_answer"),
+        ("**Answer: 20**!", "correct"), ("Answer: $20!$", "wrong"), ("Answer: 20! Done", "correct"),
+        ("Answer: **20**!! That's it.", "correct"), ("Answer: 20! 🎉", "correct"), ("Answer: 20! ways", "wrong"),
+        ("Answer: $20!$ Done", "wrong"), ("Answer:\nSo it is 20", "no_answer"),
         ("Answer:\n1. Simplify", "no_answer"), ("Answer:\nLet $n$ be 20", "no_answer"),
         ("Answer:\n$n$ is at most 20", "no_answer"), ("Answer:\n20 is what the question asks for", "no_answer"),
     ],
@@ -335,7 +337,7 @@ def _running(pid: int) -> bool:
 
 def test_two_graders_side_by_side():
     with make_grader("integer+math_dapo") as grader:
-        assert grader.version == "integer/3+math_dapo/2"
+        assert grader.version == "integer/4+math_dapo/2"
         assert grader.grade("Answer: 25", "25").verdict == "correct"
         disagreed = grader.grade("Answer: 025", "25")
         assert (disagreed.verdict, disagreed.reason) == ("disagree", "correct_wrong")

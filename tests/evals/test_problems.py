@@ -301,7 +301,7 @@ def test_grade_command(tmp_path, capsys):
     assert [row["verdict"] for row in graded] == ["correct", "no_answer", "truncated"]
     assert graded[0] == {
         "id": "a", "response": "\\boxed{204}", "answer": "204", "extra": [1],
-        "verdict": "correct", "extracted": "204", "reason": "", "grader": "integer/3",
+        "verdict": "correct", "extracted": "204", "reason": "", "grader": "integer/4",
     }  # fmt: skip
     assert "3 responses" in capsys.readouterr().out
     assert main(["grade", "--grader", "integer", str(write(tmp_path / "bad.jsonl", [{"id": 1}])), "--out", str(out)]) == 2
