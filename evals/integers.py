@@ -16,11 +16,12 @@ _RAISED = {ord(c): f"{mark}{i}" for mark, row in (("^", "⁰¹²³⁴⁵⁶⁷�
 _MINUS = re.compile(r"[\u2010\u2011\u2012\u2212\ufe63\uff0d]|(?<![\w)]{2} )[\u2013\u2014](?=[\s$\\(){}]*\d)")
 _WRAPPER = re.compile(
     r"\\(?:(?:text|math|mbox|hbox|boxed|fbox|bm|bf|rm|it|em|tt|boldsymbol|operatorname|underline|displaystyle|textstyle"
-    r"|left|right|large|Large|quad|qquad|blacksquare|square|Box|checkmark)[a-z]*|,|;|:|>|\\| )"
+    r"|left|right|[lL]arge|LARGE|[hH]uge|small|script|color|ensuremath|quad|qquad|blacksquare|square|Box|checkmark)[a-z]*"
+    r"|[bB]igg?[lr]?(?![A-Za-z])|,|;|:|>|\\| )"
 )
-_SUBSCRIPT = re.compile(r"_(?:\w|\{\w{1,8}\})")
+_SUBSCRIPT = re.compile(r"_(?:\w|\{[\w+\-, ]{1,12}\})")
 _GROUPED = re.compile(r"(?<!\d)[1-9]\d{0,2}(?:,\d{3})+(?!\d)")
-_PAIR = re.compile(r"\( ?\d+(?:, ?\d+)+ ?\)")
+_PAIR = re.compile(r"(?:(?<!\\)[(\[]|\\\{) ?\d+(?:, ?\d+)+ ?(?:\\[A-Za-z]+)? ?\\?[)\]}]")  # \left[1,204\right), \{1,204\}
 _LENGTH_UNIT = (
     r"(?:mm|cm|dm|km|m|in|ft|yd|mi|inch(?:es)?|feet|foot|(?:centi|kilo|milli)?met(?:er|re)s?|miles?|yards?|units?)"
 )
@@ -31,14 +32,14 @@ _REWRITES = [
     (re.compile(r"\\[()\[\]]"), " "),
     (re.compile(r"\\([%$#&_{}])"), r" \1 "),
     (re.compile(r"_ *\{"), " | "),  # a base: subscripts left of = are gone
-    (re.compile(r"\^ ?\{? ?(?:\\circ|\\degree|°) ?\}?|\\degree\b|\\circ\b"), " ° "),
+    (re.compile(r"\^ ?\{? ?(?:\\circ|\\degree|°) ?\}?|\\deg(?:ree)?\b|\\circ\b"), " ° "),
     (re.compile(r"\^ ?\{? ?(?:\\(?:text|mathrm|rm) ?)?\{?(?:st|nd|rd|th)\b"), " "),
     (_WRAPPER, " "),
     (re.compile(r"\*\*+|__+|`+|\$"), " "),
     (re.compile(r"\{"), ""),
     (re.compile(r"[}~]"), " "),
     (re.compile(r"<(-?\d+)>"), r"\1"),
-    (re.compile(rf"(?<![A-Za-z])({_LENGTH_UNIT})(?: *\^ *[23](?!\d)| +(?:squared|cubed)\b)"), r"\1"),
+    (re.compile(rf"(?<![A-Za-z])({_LENGTH_UNIT}\.?)(?: *\^ *[23](?!\d)| +(?:squared|cubed)\b)"), r"\1"),
     (re.compile(rf"(?<=[A-Za-z]) */ *{_DENOMINATOR}"), ""),  # m/s^2
     (re.compile(r"(?<=[A-Za-z\d]) */ *(?=[A-Za-z]{3}|hr)"), " per "),
     (re.compile(r"(?<=\d) *- *(?=[A-Za-z]{3})"), " "),  # 60-minute
