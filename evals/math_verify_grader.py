@@ -33,7 +33,7 @@ class MathVerifyGrader(Grader):
     """
 
     name = "math_verify"
-    version = "math_verify/3"
+    version = "math_verify/4"
 
     def __init__(self, deadline: float = 2.0):
         self.deadline = deadline

@@ -26,7 +26,10 @@ _TAIL = "\\.,;:。% "  # full stops, LaTeX spaces, percent
 _DOLLARS = r"(?<!\\)(?:\$\$((?:[^$\\]|\\.)+)\$\$|\$((?:[^$\\]|\\.)+)\$)"
 _BRACKETS = r"\\\(((?:[^\\]|\\[^(])+?)\\\)|\\\[((?:[^\\]|\\[^\[])+?)\\\]"  # up to the next opening only: linear
 _FORMULA = re.compile(rf"{_DOLLARS}|{_BRACKETS}", re.DOTALL)
-_NUMBER = re.compile(r"-?(\d[\d,]*(?:\.\d+)?(?:/\d+)?|\.\d+)")
+_NUMBER = re.compile(  # or a pair of numbers: in \left(1,204\right) there are two
+    r"[(\[][-\d./ ]+(?:,[-\d./ ]+)+[)\]]"
+    r"|-?(?:(?:(?<![(\[\d])(?<!\\\{)[1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?|\.\d+)"
+)
 _WORD = re.compile(r"[^\W\d_]{3}")
 _MIXED = re.compile(r"^(-?\d+) (\d+)/(\d+)$")
 _SPACING = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]")
@@ -54,7 +57,7 @@ def _written_out(fraction: re.Match) -> str:
 
 
 def _alone(text: str) -> str:
-    """The one formula between dollars, or else the one number among words, where what is around it does not change it."""
+    """The one formula between dollars, or else the one number or pair among words, where what is around it does not change it."""
     formulas = list(_FORMULA.finditer(text))
     found = formulas or (list(_NUMBER.finditer(text)) if _WORD.search(text) else [])
     if len(found) != 1:

@@ -191,7 +191,9 @@ def test_only_integers_are_decided_without_math_verify(math_verify, gold, answer
         ("3\\sqrt{2}", ["3√2", "3 √(2)"]), ("\\frac{1+\\sqrt{5}}{2}", ["(1 + √5)/2"]), ("\\frac52", ["2 1/2", "2½"]),
         ("(-\\infty,1)\\cup(2,\\infty)", ["(-∞,1) ∪ (2,∞)"]), ("\\emptyset", ["\\varnothing", "∅"]),
         ("\\text{A,B}", ["A,B", "A, B", "\\text{A},\\text{B}"]), ("\\text{Friday}", ["friday", "The day is $\\text{Friday}$."]),
-        ("(1,2)", ["\\big(1,2\\big)"]), ("\\{1,2\\}", ["\\lbrace 1,2\\rbrace"]), ("12_8", ["12_{8}", "12_{\\text{8}}", "12"]),
+        ("(1,2)", ["\\big(1,2\\big)", "\\left(1,2\\right)", "The point is (1, 2)."]), ("(1,204)", ["\\left(1,204\\right)"]),
+        ("[1,2)", ["\\left[1,2\\right)", "\\text{the interval }[1,2)"]), ("1,204", ["It costs 1,204 dollars", "1204"]),
+        ("\\{1,2\\}", ["\\lbrace 1,2\\rbrace"]), ("12_8", ["12_{8}", "12_{\\text{8}}", "12"]),
         ("12", ["12_{10}"]), ("G", ["The answer is $G$."]),
     ],
 )  # fmt: skip
@@ -207,7 +209,8 @@ def test_other_spellings_are_as_right(math_verify, gold, answers):
         ("\\frac12", ["not $\\frac12$", "half of $\\frac12$", "$\\frac12$ or $\\frac13$", "x + $\\frac12$", "2$\\frac12$",
                         "-$\\frac12$"]),
         ("5", ["2 of the $5$ pies", "$5!$", "5_6", "twice 5"]), ("12_8", ["12_9", "10"]), ("2.5", ["2.5 million", "3 of 2.5"]),
-        ("\\text{odd}", ["even"]),
+        ("\\text{odd}", ["even"]), ("\\left(1,2\\right)", ["(2,1)", "\\left(2,1\\right)", "The point is (2,1)."]),
+        ("1204", ["\\left(1,204\\right)", "The point is (1,204).", "The set is \\{1,204\\}"]),
     ],
 )  # fmt: skip
 def test_other_values_stay_wrong(math_verify, gold, answers):
