@@ -31,6 +31,7 @@ _NUMBER = re.compile(  # or a pair of numbers: in \left(1,204\right) there are t
     r"|-?(?:(?:(?<![(\[\d])(?<!\\\{)[1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?|\.\d+)"
 )
 _WORD = re.compile(r"[^\W\d_]{3}")
+_REPEATING = re.compile(r"(?<![\w.,])(\d{0,99})\.(\d{0,99})\\(?:overline|bar|dot) ?(?:\{(\d{1,99})\}|(\d))")
 _MIXED = re.compile(r"^(-?\d+) (\d+)/(\d+)$")
 _SPACING = re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;:! ]")
 _FREE_SPACE = re.compile(r"(?<!\w) | (?!\w)")  # "2 04" is not 204
@@ -42,7 +43,7 @@ _RATIONAL = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:/0*[1-9]\d*)?")
 def plain_latex(text: str) -> str:
     r"""The answer as bare LaTeX: Unicode mathematics written out, and without delimiters, full stops, percent signs, and the
     words and units around a lone formula or number."""
-    text = plain_characters(_VULGAR.sub(_written_out, text)).translate(_SYMBOLS)
+    text = _REPEATING.sub(_summed, plain_characters(_VULGAR.sub(_written_out, text)).translate(_SYMBOLS))
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = text.strip("*_` ").rstrip(_TAIL)
@@ -54,6 +55,12 @@ def plain_latex(text: str) -> str:
 def _written_out(fraction: re.Match) -> str:
     numerator, denominator = unicodedata.normalize("NFKC", fraction[0]).split("⁄")
     return f"\\frac{{{numerator}}}{{{denominator}}}"
+
+
+def _summed(decimal: re.Match) -> str:
+    r"""A repeating decimal as a fraction: 0.1\overline{6} is (16 − 1) / 90."""
+    whole, fixed, period = decimal[1] + decimal[2], decimal[2], decimal[3] or decimal[4]
+    return f"\\frac{{{int(whole + period) - int(whole or 0)}}}{{{'9' * len(period) + '0' * len(fixed)}}}"
 
 
 def _alone(text: str) -> str:

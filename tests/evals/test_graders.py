@@ -194,6 +194,9 @@ def test_only_integers_are_decided_without_math_verify(math_verify, gold, answer
         ("(1,2)", ["\\big(1,2\\big)", "\\left(1,2\\right)", "The point is (1, 2)."]), ("(1,204)", ["\\left(1,204\\right)"]),
         ("[1,2)", ["\\left[1,2\\right)", "\\text{the interval }[1,2)"]), ("1,204", ["It costs 1,204 dollars", "1204"]),
         ("\\{1,2\\}", ["\\lbrace 1,2\\rbrace"]), ("12_8", ["12_{8}", "12_{\\text{8}}", "12"]),
+        ("\\frac13", ["0.\\overline{3}", "0.\\bar3", "$.\\overline{33}$"]),
+        ("0.\\overline{3}", ["1/3", "\\frac13", "0.\\bar{3}"]), ("-\\frac{5}{12}", ["-0.41\\overline{6}"]),
+        ("12.\\overline{45}", ["\\frac{137}{11}"]),
         ("12", ["12_{10}"]), ("G", ["The answer is $G$."]),
     ],
 )  # fmt: skip
@@ -209,6 +212,7 @@ def test_other_spellings_are_as_right(math_verify, gold, answers):
         ("\\frac12", ["not $\\frac12$", "half of $\\frac12$", "$\\frac12$ or $\\frac13$", "x + $\\frac12$", "2$\\frac12$",
                         "-$\\frac12$"]),
         ("5", ["2 of the $5$ pies", "$5!$", "5_6", "twice 5"]), ("12_8", ["12_9", "10"]), ("2.5", ["2.5 million", "3 of 2.5"]),
+        ("0.\\overline{3}", ["0.3", "0.33", "3", "0.\\overline{4}", "0.\\overline{" + "3" * 500 + "4}"]),
         ("\\text{odd}", ["even"]), ("\\left(1,2\\right)", ["(2,1)", "\\left(2,1\\right)", "The point is (2,1)."]),
         ("1204", ["\\left(1,204\\right)", "The point is (1,204).", "The set is \\{1,204\\}"]),
     ],
@@ -224,7 +228,7 @@ def test_other_values_stay_wrong(math_verify, gold, answers):
         ("1/3", ["1/3", "\\frac13", "\\dfrac{1}{3}", "\\frac{2}{6}", "x = \\tfrac1{3}", "$\\frac13$"]),
         ("1/2", ["0.5", "1/2", ".50", "½"]), ("-1/3", ["-1/3", "-\\frac13", "\\frac{-1}{3}"]),
         ("204", ["204.0", "204\\text{ cm}"]), ("(x+1)/2", ["(x+1)/2", "\\frac{x+1}{2}"]), ("x+1/2", ["x + \\frac12"]),
-        ("1/0", ["1/0", "\\frac10"]),
+        ("1/0", ["1/0", "\\frac10"]), ("1/6", ["\\frac16", "0.1\\overline{6}"]),
         ("\\sqrt{2}", ["√2"]), ("even", ["\\text{even}", "Even"]), ("204 or 205", ["204 or 205"]),
     ],
 )  # fmt: skip
