@@ -14,6 +14,10 @@ from evals.spelling import compact, plain_latex
 MAX_ANSWER = 1000
 _INTEGER = re.compile(r"-?(?:\d+|[1-9]\d{0,2}(?:,(?:\\!)?\d{3})+)(?:\^\{?\\circ\}?|°)?")
 _PERCENT = re.compile(r"(?:%|percent)[^\w%]*$")
+_ALTERED = re.compile(  # math-verify reads \le 5, \neq 5 and 5 \text{ million} as 5
+    r"^(?:[≠≤≥]|\\(?:not|neg|neq?|leq?q?|geq?q?|leqslant|geqslant|lt|gt)(?![A-Za-z]))"
+    r"|(?i:\b(?:hundred|thousand|million|billion|trillion))"
+)
 _BASED = re.compile(r"\d+_\{?(\d{1,2})\}?")
 _VERDICTS = {
     "correct": ("correct", ""),
@@ -93,7 +97,7 @@ def _without_process(gold: str, stated: str) -> Grade | None:
     texts = compact(gold), compact(stated)
     if texts[0] == texts[1] or (integers[0] == integers[1] and integers[0]):
         return Grade("correct", kept(stated))
-    if None not in integers or _other_base(*texts):
+    if None not in integers or _other_base(*texts) or (_ALTERED.search(stated) and not _ALTERED.search(gold)):
         return Grade("wrong", kept(stated))
     return Grade("wrong", kept(stated), "too_long") if len(stated) > MAX_ANSWER else None
 

@@ -211,7 +211,8 @@ def test_other_spellings_are_as_right(math_verify, gold, answers):
     [
         ("\\frac12", ["not $\\frac12$", "half of $\\frac12$", "$\\frac12$ or $\\frac13$", "x + $\\frac12$", "2$\\frac12$",
                         "-$\\frac12$"]),
-        ("5", ["2 of the $5$ pies", "$5!$", "5_6", "twice 5"]), ("12_8", ["12_9", "10"]), ("2.5", ["2.5 million", "3 of 2.5"]),
+        ("5", ["2 of the $5$ pies", "$5!$", "5_6", "twice 5", "\\le 5", "≥ 5", "\\neq 5", "5 \\text{ million}"]),
+        ("12_8", ["12_9", "10"]), ("2.5", ["2.5 million", "3 of 2.5"]),
         ("0.\\overline{3}", ["0.3", "0.33", "3", "0.\\overline{4}", "0.\\overline{" + "3" * 500 + "4}"]),
         ("\\text{odd}", ["even"]), ("\\left(1,2\\right)", ["(2,1)", "\\left(2,1\\right)", "The point is (2,1)."]),
         ("1204", ["\\left(1,204\\right)", "The point is (1,204).", "The set is \\{1,204\\}"]),
