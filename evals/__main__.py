@@ -58,6 +58,8 @@ def _response_row(row, place: str) -> dict:
         raise ValueError(f"{place}: no {', '.join(missing)}; each line is an object with id, response and answer")
     if not isinstance(row["response"], str) or isinstance(row["answer"], bool) or not isinstance(row["answer"], str | int):
         raise ValueError(f"{place}: response must be text, and answer text or an integer")
+    if not str(row["answer"]).strip():
+        raise ValueError(f"{place}: the answer is empty: no response to it could be graded")
     if row.get("truncated", False) not in (False, True):
         raise ValueError(f"{place}: truncated must be true or false, not {row['truncated']!r}")
     return row | {"answer": str(row["answer"])}

@@ -140,7 +140,7 @@ def _problem(row: Any, place: str, default_id: str) -> Problem:
     answer = _answer(*_first(row, ANSWER_COLUMNS, place), place)
     identity = next((str(row[name]) for name in ID_COLUMNS if row.get(name) not in (None, "")), default_id)
     source = next((str(row[name]) for name in SOURCE_COLUMNS if row.get(name)), "")
-    if not text or not answer:
+    if not text or not answer.strip():
         raise ValueError(f"{place}: empty {'answer' if text else 'problem'}")
     return Problem(identity, text, answer, source)
 
@@ -176,4 +176,4 @@ def _answer(column: str, value: Any, place: str) -> str:
     box = last_box(text)
     if column == WORKED and not (mark or box):
         raise ValueError(f"{place}: no \\boxed{{}} or #### in {column}; give the answer in a column of its own")
-    return re.sub(r"^0+(?=\d+$)", "", box or text.strip())
+    return re.sub(r"^0+(?=\d+$)", "", text.strip() if box is None else box)

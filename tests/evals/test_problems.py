@@ -59,6 +59,7 @@ def test_parquet_reads_as_json_lines(tmp_path):
         ('{"problem": "a"}\n', "x.jsonl:1.*answer"),
         ('{"problem": "a", "answer": null}\n', "x.jsonl:1"),
         ('{"problem": "", "answer": 1}\n', "x.jsonl:1: empty problem"),
+        ('{"problem": "a", "answer": "\\\\boxed{}"}\n', "x.jsonl:1: empty answer"),
         ('{"problem": "a", "answer": NaN}\n', "x.jsonl:1: the answer is nan; expected text or a finite number"),
         ('{"problem": "a", "answer": 1e400}\n', "x.jsonl:1: the answer is inf"),
         ('{"problem": "a", "solution": "Thus x is 5."}\n', "x.jsonl:1: no .*boxed.* in solution; give the answer in a column"),
@@ -306,6 +307,9 @@ def test_grade_command(tmp_path, capsys):
     assert "3 responses" in capsys.readouterr().out
     assert main(["grade", "--grader", "integer", str(write(tmp_path / "bad.jsonl", [{"id": 1}])), "--out", str(out)]) == 2
     assert "bad.jsonl:1: no response, answer" in capsys.readouterr().err
+    path = write(tmp_path / "blank.jsonl", [{"id": 1, "response": "Answer: $$", "answer": " "}])
+    assert main(["grade", "--grader", "math_dapo", str(path), "--out", str(out)]) == 2
+    assert "blank.jsonl:1: the answer is empty" in capsys.readouterr().err
 
 
 def test_a_failed_grade_command_leaves_the_earlier_file(tmp_path):
