@@ -86,9 +86,11 @@ def shown(problems: list[Problem], describe: Callable[[Problem], str]) -> str:
 
 
 def check_prompts(path: str, sources: list[Source]) -> None:
-    """ValueError when a model's tokenizer has no token for something in a prompt: the embedded one knows chains alone."""
+    """ValueError when a model's tokenizer has no token for something in a prompt, or for the mark of the answer that a grader
+    looks for: the embedded one knows chains alone."""
     for source in sources:
         require_written(path, source)
+        require_marker(path, source)
 
 
 @cache
@@ -102,3 +104,15 @@ def require_written(path: str, source: Source) -> None:
                 f"model.path={path!r}: its tokenizer can't write {part!r} in the prompt of problem {problem.id} "
                 f"({source.section}.template={source.template}): {remedy} (model=FOLDER)"
             )
+
+
+@cache
+def require_marker(path: str, source: Source) -> None:
+    tokenizer = wordlist_tokenizer(path)
+    if set(source.grader.split("+")) == {"chain"} or not tokenizer or not unwritten(tokenizer, "Answer:"):
+        return
+    if chain.is_problem(source.problems()[0].text):
+        raise ValueError(
+            f"{source.section}.grader={source.grader} looks for an answer in a box or behind `Answer:`, which "
+            f"model.path={path!r} can't write: set {source.section}.grader=chain, or take another model (model=FOLDER)"
+        )

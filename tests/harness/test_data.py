@@ -69,11 +69,18 @@ def test_answers_that_the_grader_cannot_take_are_found_before_training(words, tm
 
 
 def test_chains_are_graded_as_chains_whatever_the_data(words, tmp_path):
-    assert compose_plan([*words, "data.grader=integer"]).config.eval.grader == "chain"
+    assert compose_plan([*words, "data.grader=integer", "harness.dry_run=true"]).config.eval.grader == "chain"
     path = tmp_path / "sums.jsonl"
     path.write_text('{"id": "a", "problem": "1+2", "answer": "3"}\n')
     with pytest.raises(ValueError, match=r"chain, but 1 problems are no chain arithmetic: a .*set eval.grader=integer"):
         compose_plan([*words, f"eval.benchmarks=['jsonl:{path}']"])
+
+
+@pytest.mark.parametrize("word", ["data.grader=integer", "data.grader=chain+math_verify", "eval.grader=math_dapo"])
+def test_a_chain_is_not_searched_for_an_answer_that_its_model_cannot_write(word):
+    key = word.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"{key}=.* model.path='builtin:chain' can't write: set {key}=chain, or"):
+        compose_plan([word])
 
 
 def test_a_prompt_that_the_tokenizer_cannot_write_is_found_before_training(words, tmp_path):
