@@ -18,6 +18,7 @@ from harness.settings.config import ModelConfig
 
 BUILTIN = "builtin:"
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # names in the configs of different model families
+TOKENIZERS = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 FINGERPRINTED = ("*.safetensors", "*config.json", "*token*.json", "vocab*", "merges.txt", "chat_template*")
 
 
@@ -39,9 +40,13 @@ def check_model(config: ModelConfig) -> None:
 
 
 def check_reachable(config: ModelConfig) -> None:
-    """A hub id's config is in the hub's cache or to be had; what is missing beside it is said when it is loaded."""
-    if not Path(model_folder(config.path)).is_dir():
+    """A hub id's config is in the hub's cache or to be had, and what is missing beside it is said when it is loaded; a folder
+    has a tokenizer, without which transformers makes up one that knows no word."""
+    folder = Path(model_folder(config.path))
+    if not folder.is_dir():
         _hub_config(config.path, config.revision)
+    elif not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+        raise ValueError(f"model.path={config.path!r}: the folder has no tokenizer (tokenizer.json): put the model's own there")
 
 
 @cache

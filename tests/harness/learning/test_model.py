@@ -10,6 +10,7 @@ from evals.prompts import template_hash
 from evals.records import Problem
 from harness.learning.model import (
     check_model,
+    check_reachable,
     encode_prompts,
     load_generation_config,
     load_tokenizer,
@@ -101,6 +102,15 @@ def test_paths(folder, tmp_path):
     for path, said in ((str(tmp_path), "no config.json"), ("./nowhere", "no such folder"), ("name", "no such folder")):
         with pytest.raises(ValueError, match=said):
             check_model(ModelConfig(path, None, "float32", False))
+
+
+def test_a_folder_without_tokenizer_is_refused_before_a_run(folder):
+    check_reachable(ModelConfig("builtin:chain", None, "float32", False))
+    words = ["model=hf", f"model.path={folder}"]
+    compose_plan(words)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="the folder has no tokenizer"):
+        compose_plan(words)
 
 
 def test_a_template_enters_the_settings_by_its_text(tmp_path):
