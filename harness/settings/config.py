@@ -229,6 +229,7 @@ class EvalConfig:
     def __post_init__(self):
         positive("eval", self, "n", "every", "temperature", "max_response_length", "max_rows")
         require(0 < self.top_p <= 1, "eval.top_p", self.top_p, "a probability in (0, 1]")
+        require(len(set(self.benchmarks)) == len(self.benchmarks), "eval.benchmarks", self.benchmarks, "name each once")
         known_grader("eval.grader", self.grader)
 
 

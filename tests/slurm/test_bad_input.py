@@ -27,6 +27,7 @@ CASES = {
     "data path without its group": (["data.path={tmp}/long.jsonl"], ["data.path=", "add data=jsonl"]),
     "unknown grader": (["-m", "seed=1,2", "data.grader=foo"], ["data.grader='foo'", "math_verify"]),
     "unknown grader of evaluations": (["eval.grader=integer+"], ["eval.grader='integer+'"]),
+    "a benchmark twice": (["eval.benchmarks=[chain4,chain4]"], ["eval.benchmarks=", "name each once"]),
     "a hub that is not there": (["model=org/name"], ["model.path='org/name'", "model=FOLDER"]),
     "missing data file": (["data=jsonl", "data.path={tmp}/none.jsonl"], ["none.jsonl"]),
     "torn line": (["data=jsonl", "data.path={tmp}/torn.jsonl"], ["torn.jsonl", "2"]),
