@@ -18,7 +18,7 @@ from harness.settings.config import ModelConfig
 
 BUILTIN = "builtin:"
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # names in the configs of different model families
-TOKENIZERS = ("tokenizer.json", "vocab*", "*.model", "*.tiktoken", "tekken.json")
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 FINGERPRINTED = ("*.safetensors", "*config.json", "*token*.json", "vocab*", "merges.txt", "chat_template*")
 
 

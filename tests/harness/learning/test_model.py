@@ -109,6 +109,7 @@ def test_a_folder_without_tokenizer_is_refused_before_a_run(folder):
     words = ["model=hf", f"model.path={folder}"]
     compose_plan(words)
     (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
     with pytest.raises(ValueError, match="the folder has no tokenizer"):
         compose_plan(words)
 
