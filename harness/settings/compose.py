@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from functools import cache
 
 from hydra import compose, initialize_config_module
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.settings.config import Config, SlurmConfig
+from harness.settings.explain import nearest
 from harness.settings.identity import RunPlan, plan_run
 from methods import METHODS, Rule, all_methods
 
@@ -78,7 +80,23 @@ def config_from(composed: DictConfig) -> Config:
     settings = copy.deepcopy(composed)
     with open_dict(settings):
         settings.pop("hydra", None)
+    return typed(settings)
+
+
+def typed(settings: DictConfig) -> Config | Rule:
+    """The settings as objects of their schemas. ValueError for a value out of range, and for a key that no schema has."""
+    refuse_unknown(settings)
     return OmegaConf.to_object(settings)
+
+
+def refuse_unknown(settings: DictConfig, section: str = "") -> None:
+    """ValueError for a key that no schema has: Hydra adds one for `+key=value`, and nothing would read it."""
+    known = [f.name for f in fields(OmegaConf.get_type(settings))]
+    for key, value in settings.items_ex(resolve=False):
+        if key not in known:
+            raise ValueError(f"{section}{key}: there is no such setting{nearest(key, known)}")
+        if is_dataclass(OmegaConf.get_type(value)):
+            refuse_unknown(value, f"{section}{key}.")
 
 
 def compose_config(overrides: Sequence[str]) -> Config:
@@ -112,7 +130,7 @@ def compose_rule(preset: str, overrides: Sequence[str] = ()) -> Rule:
         presets = GlobalHydra.instance().config_loader().get_group_options("method")
         if preset not in presets:
             raise ValueError(f"method={preset}: choose from {' '.join(presets)}")
-        return OmegaConf.to_object(compose(f"method/{preset}", overrides=list(overrides)).method)
+        return typed(compose(f"method/{preset}", overrides=list(overrides)).method)
 
 
 @cache

@@ -18,6 +18,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options and "/" in error.missing_cfg_file:
         return unknown_choice(*error.missing_cfg_file.rsplit("/", 1), error.options)
     message = str(error).split("Config search path:")[0].strip()
+    message = re.sub(r"\nTo append to your .*", "", message)  # a new key or group is refused, see refuse_unknown
     cause = error.__cause__
     reason = str(cause).splitlines()[0] if cause else ""
     if reason and reason not in message:
@@ -27,11 +28,17 @@ def explain(error: Exception) -> str:
     key = str(getattr(cause, "key", ""))
     if key in bare:
         message += f"\n  {key} is a group: choose with {key}=NAME; a file conf/{key}/NAME.yaml makes a new choice"
-    elif key not in known and (similar := difflib.get_close_matches(key, [*known, *bare], n=1, cutoff=0.5)):
-        message += f"\n  did you mean {similar[0]}?"
+    elif key not in known:
+        message += nearest(key, [*known, *bare])
     if (rule := re.search(r"In 'method/(\w+)'", message)) and "not in 'Rule'" in message:
         message += f"\n  conf/method/{rule[1]}.yaml must begin with its schema: /schema/method@_here_ (README.md, Add a rule)"
     return f"error: {message}"
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """A line that names the known key most like this one; "" if none is."""
+    similar = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"\n  did you mean {similar[0]}?" if similar else ""
 
 
 def groups() -> set[str]:

@@ -29,6 +29,15 @@ def test_a_group_is_no_section():
     assert "did you mean steps?" in said("train.stps=3")
 
 
+@pytest.mark.parametrize("word", ["+train.stps=3", "++train.stps=3"])
+def test_a_key_that_is_not_there_cannot_be_added(word):
+    assert "+train.stps" not in said("train.stps=3")
+    with pytest.raises(ValueError, match=r"^train.stps: there is no such setting\n  did you mean steps\?"):
+        compose_config([word])
+    with pytest.raises(ValueError, match=r"^method.scope: there is no such setting$"):  # no field: a fact about the rule's class
+        compose_config(["+method.scope=token"])
+
+
 def test_a_rule_without_its_yaml(monkeypatch):
     monkeypatch.setitem(METHODS, "ours", METHODS["ppo"])
     assert "write conf/method/ours.yaml" in said("method=ours")
