@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from evals.prompts import render, template_hash
 from evals.records import Problem
@@ -63,10 +64,13 @@ def naming(path: str) -> Iterator[None]:
     """A model that can't be had, as an error with key and remedy. A disk's error (it has a number) stays as it is."""
     try:
         yield
-    except OSError as error:
-        if error.errno:
+    except (OSError, ValueError, SafetensorError) as error:
+        if getattr(error, "errno", None):
             raise
-        remedy = "give a local folder (model=FOLDER), or a hub id that can be reached or is in the hub's cache (HF_HOME)"
+        remedy = (
+            "give the folder of a causal LM with its safetensors weights and its tokenizer (model=FOLDER), "
+            "or a hub id that can be reached or is in the hub's cache (HF_HOME)"
+        )
         raise ValueError(f"model.path={path!r}: {remedy}: {str(error).splitlines()[0]}") from error
 
 
@@ -89,7 +93,10 @@ def load_tokenizer(path: str, revision: str | None = None):
     from transformers import AutoTokenizer
 
     with naming(path):
-        return AutoTokenizer.from_pretrained(model_folder(path), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(model_folder(path), revision=revision)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there are no files
+            raise ValueError("the tokenizer has no vocabulary")
+    return tokenizer
 
 
 @cache

@@ -18,14 +18,17 @@ from harness.settings.config import ModelConfig
 
 def shape_config(config: ModelConfig):
     """The transformers config of model.path: from a local folder, else a shape that ships here (Qwen3 family), else the hub."""
-    from transformers import AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     shipped = files("harness") / "assets" / "shapes" / f"{config.path.rpartition('/')[2].removesuffix('-Base')}.json"
     if not Path(model_folder(config.path)).is_dir() and shipped.is_file():
         return AutoConfig.for_model(**json.loads(shipped.read_text()))
     check_model(config)
     with naming(config.path):
-        return AutoConfig.from_pretrained(model_folder(config.path), revision=config.revision)
+        found = AutoConfig.from_pretrained(model_folder(config.path), revision=config.revision)
+        if type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ValueError(f"a {found.model_type} model is no causal LM")
+    return found
 
 
 @dataclass

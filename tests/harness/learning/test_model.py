@@ -13,12 +13,14 @@ from harness.learning.model import (
     check_reachable,
     encode_prompts,
     load_generation_config,
+    load_model,
     load_tokenizer,
     model_fingerprint,
     model_folder,
     prompt_record,
     stop_token_ids,
 )
+from harness.planning.shape import shape_config
 from harness.settings.compose import compose_plan
 from harness.settings.config import ModelConfig
 
@@ -112,6 +114,24 @@ def test_a_folder_without_tokenizer_is_refused_before_a_run(folder):
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(ValueError, match="the folder has no tokenizer"):
         compose_plan(words)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: edit(folder / "config.json", model_type="t5"),
+        lambda folder: (folder / "tokenizer.json").unlink() or (folder / "tokenizer_config.json").unlink(),
+        lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
+        lambda folder: (folder / "model.safetensors").unlink(),
+    ],
+    ids=["no causal LM", "no tokenizer", "damaged weights", "no weights"],
+)
+def test_what_a_folder_lacks_is_said_with_key_and_remedy(folder, damage):
+    damage(folder)
+    with pytest.raises(ValueError, match=r"^model.path='.*': give the folder of a causal LM .* its tokenizer \(model=FOLDER\)"):
+        load_tokenizer(str(folder))
+        shape_config(ModelConfig(str(folder), None, "float32", False))
+        load_model(ModelConfig(str(folder), None, "float32", False))
 
 
 def test_a_template_enters_the_settings_by_its_text(tmp_path):
