@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from evals.benchmarks import load as load_benchmark
 from evals.overlap import Hit, find_overlap
-from harness.data import load_problems
+from harness.data import load_benchmark, load_problems
 from harness.settings.config import Config, require
 
 MAX_SHOWN = 10

@@ -1,4 +1,4 @@
-"""Training problems of each step, and their prompts: a pure function of settings, seed and step, the same for every method."""
+"""Loads problems, and chooses those of each step and their prompts by settings, seed and step, the same for every method."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from functools import cache
 
 import numpy as np
 
-from evals import chain
+from evals import benchmarks, chain
 from evals.problems import fingerprint, read_problems
 from evals.records import Problem
 from harness.learning.model import encode_prompts, load_tokenizer
-from harness.settings.config import Config, DataConfig
+from harness.settings.config import Config, DataConfig, naming_key
 
 
 @cache
 def load_problems(path: str, allow_duplicates: bool) -> list[Problem]:
-    try:
+    with naming_key(f"data.path={path}"):
         return read_problems(path, allow_duplicates=allow_duplicates)
-    except ValueError as error:
-        raise ValueError(f"data.path={path}: {error}") from error
+
+
+def load_benchmark(name: str, root: str | None) -> list[Problem]:
+    with naming_key("eval.benchmarks"):
+        return benchmarks.load(name, root)
 
 
 def data_fingerprint(config: DataConfig) -> str:

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from evals.benchmarks import load as load_benchmark
 from evals.graders import Grader
 from evals.metrics import length_quantiles, maj_at_k, mean_score, summarise
 from evals.records import Grade, Problem
 from evals.spelling import canonical
+from harness.data import load_benchmark
 from harness.files import write_atomic
 from harness.learning.model import encode_prompts, load_tokenizer
 from harness.rollout.records import RolloutEngine, Sampling, request_seed

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from evals import chain
-from evals.benchmarks import load as load_benchmark
 from evals.integers import read_integer
 from evals.problems import Problem
-from evals.prompts import render
-from harness.data import load_problems
+from evals.prompts import render, template_text
+from harness.data import load_benchmark, load_problems
 from harness.learning.model import unwritten, wordlist_tokenizer
-from harness.settings.config import Config
+from harness.settings.config import Config, naming_key
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,13 @@ def evaluation_sources(config: Config) -> list[Source]:
     return [
         Source("eval", settings.template, settings.grader, load_benchmark, (name, settings.root)) for name in settings.benchmarks
     ]
+
+
+def check_templates(config: Config) -> None:
+    """ValueError for a template that is neither a name nor a file with one slot."""
+    for section, template in (("data", config.data.template), ("eval", config.eval.template)):
+        with naming_key(f"{section}.template"):
+            template_text(template)
 
 
 def check_answers(config: Config) -> None:

@@ -7,6 +7,8 @@ its results. Only scientific keys are hashed (harness/settings/identity.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,15 @@ def newer() -> Any:
 def require(condition: bool, key: str, value: object, remedy: str) -> None:
     if not condition:
         raise ValueError(f"{key}={value!r}: {remedy}")
+
+
+@contextmanager
+def naming_key(key: str) -> Iterator[None]:
+    """A ValueError of what `key` names begins with the key."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def one_of(key: str, value: str, options) -> None:

@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
-from evals.benchmarks import load as load_benchmark
 from evals.problems import fingerprint
 from evals.prompts import template_hash
 from harness.contamination import check_overlap
-from harness.data import data_fingerprint
+from harness.data import data_fingerprint, load_benchmark
 from harness.learning.model import check_model, check_reachable, load_tokenizer, model_fingerprint, prompt_record, prompt_texts
-from harness.preflight import all_sources, check_answers, check_prompts
+from harness.preflight import all_sources, check_answers, check_prompts, check_templates
 from harness.settings.config import Config, EvalConfig, require
 from harness.store import RunFolder, content_hash, flatten
 from methods import rule_name
@@ -118,6 +117,7 @@ def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -
     """The plan of one run. Checks what types and ranges cannot, such as that named files exist and are readable."""
     check_model(config.model)
     require(config.data.kind != "none", "data", "none", "training needs data: data=chain, or data=jsonl data.path=FILE")
+    check_templates(config)
     check_overlap(config)
     check_answers(config)
     check_ready(config)

@@ -37,6 +37,10 @@ CASES = {
         ["max_prompt_length", "p1"],
     ),
     "missing benchmark": (["eval=aime", "eval.benchmarks=[aime24]", "eval.root={tmp}"], ["aime24", "eval.root"]),
+    "unknown benchmark": (["eval.benchmarks=[aime23]"], ["eval.benchmarks: no benchmark 'aime23'", "aime24"]),
+    "missing benchmark file": (["eval.benchmarks=[jsonl:none.jsonl]"], ["eval.benchmarks: no file none.jsonl"]),
+    "unknown template": (["data.template=row"], ["data.template: no template or file 'row'", "raw"]),
+    "unknown template of evaluations": (["eval.template=row"], ["eval.template: no template or file 'row'"]),
     "a signal after the time limit": (
         ["cluster=slurm", "cluster.timeout_min=2"],
         ["cluster.signal_delay_s=180", "below the time limit", "120 s"],
