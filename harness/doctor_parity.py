@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 
 from rich.console import Console
@@ -43,6 +44,7 @@ def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
     from harness.rollout.engines import make_engine
     from harness.rollout.queue import response_seeds, training_sampling
 
+    say(f"loading {config.model.path}")
     model, ranks = load_model(config.model), init_ranks(config.cluster.device)
     learner = Learner(model, config.method, config.train, config.rollout.max_response_length, ranks)
     problems = step_problems(config.data, config.seed, 1, config.train.prompts_per_step)
@@ -50,7 +52,9 @@ def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
     with closing(make_engine(config, model, load_tokenizer(config.model.path, config.model.revision), ranks)) as engine:
         engine.push(model, 0)
         check_push(engine, model, prompts[: config.rollout.canary_rows], config.mismatch)
+        say(f"sampling {len(prompts) * config.train.group_size} responses")
         rollout = engine.generate(prompts, response_seeds(config, 1, problems), training_sampling(config.rollout))
+        say("scoring them with the learner")
         metrics = score_fresh(rollout, learner, len(rollout.tokens), engine)
     heading = (
         f"{config.model.path}: rollout={config.rollout.engine} ({config.rollout.precision}) against the learner "
@@ -58,6 +62,11 @@ def measure(config: Config) -> tuple[dict[str, float], dict[str, float], str]:
         f"{int(rollout.mask.sum())} tokens, {int(rollout.truncated.sum())} responses cut"
     )
     return metrics, gate_limits(config.mismatch, model), heading
+
+
+def say(what: str) -> None:
+    """A stage of a command that may take minutes with a large model."""
+    print(f"{what} …", file=sys.stderr, flush=True)
 
 
 def overall(metrics: dict[str, float], limits: dict[str, float]) -> Table:

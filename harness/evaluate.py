@@ -204,6 +204,7 @@ def sample_rest(job: Job, folder: Path, record: dict) -> None:
     write_json(folder / "evaluation.json", record)
     questions = [question for name in config.eval.benchmarks for question in load_questions(name, config)]
     rest = unanswered(questions, folder, job.step)
+    print(f"{len(questions) - len(rest)}/{len(questions)} problems, loading {config.model.path} …", file=sys.stderr, flush=True)
     engine = loaded_engine(job, tokenizer, [question.prompt_ids for question in questions])
     with closing(engine), make_grader(config.eval.grader) as grader:
         batches = evaluate(engine, rest, tokenizer, grader, config.eval, config.seed, job.step)

@@ -71,7 +71,7 @@ def test_an_interrupted_evaluation_goes_on(job_words, tmp_path, monkeypatch, cap
         with open(torn, "a") as file:
             file.write('{"step": 0, "benchm')
     monkeypatch.setattr(command, "evaluate", complete)
-    capsys.readouterr()
+    assert "0/12 problems, loading " in capsys.readouterr().err
     command.run_job(job)
     assert "12/12 problems" in capsys.readouterr().err
     assert RunFolder(out).rows("evals") == RunFolder(whole).rows("evals")

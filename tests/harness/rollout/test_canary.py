@@ -168,7 +168,8 @@ def test_a_run_beyond_a_gate(action, state, tmp_path, monkeypatch):
 def test_parity_prints_the_table_and_ends_in_its_verdict(capsys):
     words = ["parity", "train.prompts_per_step=2"]
     assert doctor.main(words) == 0
-    said = capsys.readouterr().out
+    said, stages = capsys.readouterr()
+    assert "loading builtin:chain …" in stages and "sampling 16 responses …" in stages and "scoring" in stages
     assert "rollout=transformers (float32)" in said and "within 1.05" in said and "within 0.0005" in said
     assert "mismatch/pearson" in said and "0–10 %" in said and "90–100 %" in said
     assert doctor.main([*words, "mismatch.kl=1e-30", "mismatch.token_error=1.0000000001"]) == 1
