@@ -23,11 +23,16 @@ LOG_RATIO_CLAMP = 20.0
 MISSING: Any = "???"  # OmegaConf's marker of a required setting: the number comes from conf/method/*.yaml
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
 @dataclass
 class TokenBatch:
     """Detached per-token tensors of one micro-batch (whole responses), [B, T] unless said otherwise.
 
-    Masked positions may hold anything, NaN and inf included: they are zeroed here, once, so that no rule has to care.
+    Masked positions may hold anything, NaN and inf included: they are zeroed here, once, so that no rule has to care. Values in
+    16 bits are widened to float32: they can't hold a bound like 1.001, nor a prefix sum to a hundredth.
     Positions count valid tokens only, so masked tokens inside a response take no position.
     """
 
@@ -46,7 +51,7 @@ class TokenBatch:
         for name in ("logprobs", "rollout_logprobs", "advantages", "divergence", "kl_direction"):
             value = getattr(self, name)
             if value is not None:
-                setattr(self, name, self.masked(value.detach()))
+                setattr(self, name, self.masked(at_least_float32(value.detach())))
 
     def masked(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """`values` with masked positions replaced by `fill`."""

@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from methods.base import LOG_RATIO_CLAMP
+from methods.base import LOG_RATIO_CLAMP, at_least_float32
 
 OTHER_FLOOR = 1e-12  # least mass of the bucket of unlisted ids, so that its logarithm exists
 BINARY_FLOOR = 1e-8
@@ -106,10 +106,6 @@ class Terms:
     def relative_entropy(self) -> Tensor:
         """μ (log μ − log π) of each id; 0 where μ = 0."""
         return torch.where(self.mu > 0, self.mu * (self.log_mu - self.log_pi), 0.0)
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def topk_tv(pair: PolicyPair, topk_set: str) -> Tensor:

@@ -143,6 +143,13 @@ def test_decisions_have_the_batch_shape_and_dtype(preset, shipped, batch_of):
 
 
 @every_preset
+def test_16_bits_decide_as_the_same_values_in_float32(preset, shipped, batch_of):
+    half = {name: value.bfloat16() for name, value in floats_of(batch_of(5, drift=0.01)).items()}
+    wide = {name: value.float() for name, value in half.items()}
+    assert_same(shipped(preset)(batch_of(5, **half)), shipped(preset)(batch_of(5, **wide)), batch_of(5).mask)
+
+
+@every_preset
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @settings(max_examples=3, deadline=None, derandomize=True)
 @given(seed=seeds, cut=st.integers(1, 3))
