@@ -47,7 +47,9 @@ def groups() -> set[str]:
 
 def unknown_choice(group: str, name: str, options: Sequence[str]) -> str:
     """That a group has no such choice, the nearest ones, and all of them in few lines."""
-    if group == "method" and name in METHODS:
+    if group == "schema/method":
+        hint = "no rule of that name is registered: add a line to METHODS in methods/__init__.py (README.md, Add a rule)"
+    elif group == "method" and name in METHODS:
         hint = f"the rule is registered, and its numbers are missing: write conf/method/{name}.yaml (README.md, Add a rule)"
     else:
         similar = difflib.get_close_matches(name, options, n=2, cutoff=0.6)

@@ -1,7 +1,7 @@
 """What is said of a name that is wrong: the nearest ones first, and in few lines."""
 
 import pytest
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 
 from harness.settings import command
 from harness.settings.compose import compose_config
@@ -41,6 +41,11 @@ def test_a_key_that_is_not_there_cannot_be_added(word):
 def test_a_rule_without_its_yaml(monkeypatch):
     monkeypatch.setitem(METHODS, "ours", METHODS["ppo"])
     assert "write conf/method/ours.yaml" in said("method=ours")
+
+
+def test_a_rule_that_is_not_registered():
+    error = MissingConfigException("", "schema/method/ours", ["cppo"])  # of conf/method/ours.yaml
+    assert "no rule of that name is registered: add a line to METHODS" in explain(error)
 
 
 def test_other_commands_say_the_same(capsys):
