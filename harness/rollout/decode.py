@@ -8,6 +8,8 @@ the weights only, not on the batch around it (up to float rounding).
 from __future__ import annotations
 
 import copy
+import logging
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from harness.distributed import ALONE, Ranks
 from harness.learning.routing import recorded_routing
 from harness.learning.sharded import whole
 from harness.rollout.records import Rollout, Sampling, pad, pad_to, uniforms
+
+log = logging.getLogger(__name__)
 
 ALIVE_SHARE = 0.85  # below this share of unfinished rows the cache is compacted
 LEAST_ROOM, ROOM_PART = 4, 16  # a buffer for n tokens has room for max(LEAST_ROOM, n // ROOM_PART) more
@@ -65,6 +69,9 @@ class TransformersEngine:
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> Rollout:
         group = len(seeds) // len(prompts)
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if context and max(map(len, prompts)) + sampling.max_response_length > context:
+            warn_of_context(context, sampling.max_response_length)
         was_training = self.model.training
         self.model.eval()
         chunks, rows = [], []
@@ -115,6 +122,17 @@ class TransformersEngine:
             weight_version=torch.tensor(self.version),
             **merged,
         )
+
+
+@cache
+def warn_of_context(context: int, max_response_length: int) -> None:
+    """Said once in a process. No error: a scaled rotary embedding reaches further than its config says."""
+    log.warning(
+        "a prompt and its response of up to %d tokens may exceed the model's context of %d tokens (max_position_embeddings), "
+        "beyond which a model writes nonsense: lower rollout.max_response_length and eval.max_response_length",
+        max_response_length,
+        context,
+    )
 
 
 def with_weights_in(model: nn.Module, dtype: torch.dtype) -> nn.Module:

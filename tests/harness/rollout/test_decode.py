@@ -98,6 +98,16 @@ def test_one_token_limit_truncates_all_but_immediate_stops():
     assert (rollout.truncated == (~torch.isin(rollout.tokens[:, 0], torch.tensor(STOPS)))).all()
 
 
+def test_responses_beyond_the_models_context_are_warned_of(caplog):
+    model = make_model("qwen3")
+    model.config.max_position_embeddings = 26
+    for limit, warned in ((19, 0), (20, 1), (20, 1)):  # the longest prompt has 7 tokens
+        engine(model).generate(PROMPTS, SEEDS, Sampling(limit))
+        assert len(caplog.messages) == warned
+    assert "response of up to 20 tokens may exceed the model's context of 26 tokens" in caplog.text
+    assert "lower rollout.max_response_length" in caplog.text
+
+
 def test_sampling_follows_the_distribution():
     logprobs = torch.tensor([0.1, 0.2, 0.0, 0.7]).log().expand(4000, 4)
     uniform = torch.from_numpy(__import__("numpy").random.default_rng(0).random(4000))
