@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.ticker
@@ -34,6 +35,9 @@ COLUMN, PAGE = 3.4, 7.0  # widths of one column and of the page
 LEFT, RIGHT, BOTTOM, TOP = 0.62, 0.12, 0.42, 0.28  # margins of a panel
 MAX_BANDS = 5  # with more methods their bands hide each other: the thin lines show the spread
 ROW = 0.16  # height of a line of text
+LETTER = 0.062  # width of a letter of a name
+BESIDE = 0.22  # width between the names of rows, their ticks and the panel's edge
+BAR = 0.66  # width of a colour bar with its numbers
 METADATA = {"pdf": {"CreationDate": None, "ModDate": None}, "svg": {"Date": None}, "png": {}}
 
 
@@ -51,6 +55,7 @@ def draw_plot(plot: Plot, warning: str) -> Figure:
     columns = min(plot.columns, len(plot.panels))
     rows = math.ceil(len(plot.panels) / columns)
     width = COLUMN if columns == 1 and not plot.wide else PAGE
+    plot = replace(plot, panels=[with_short_names(panel, width / columns) for panel in plot.panels])
     entries = legend_entries(plot.panels)
     legend_rows = legend_layout(entries, width)
     foot = ROW * legend_rows + (0.05 if entries else 0)
@@ -72,11 +77,28 @@ def wrapped(text: str, width: float) -> list[str]:
     return textwrap.wrap(text, int(width * 17))
 
 
+def fitted(text: str, width: float, letter: float = LETTER) -> str:
+    """The text, or its beginning and end with … between them if it does not fit into `width`."""
+    most = int(width / letter)
+    return text if len(text) <= most else f"{text[: most - most // 3 - 1]}…{text[len(text) - most // 3 :]}"
+
+
+def with_short_names(panel: Panel | Matrix | Dots, width: float) -> Panel | Matrix | Dots:
+    """The panel with names that fit: those of rows and columns leave a quarter of its width to its values."""
+    panel = replace(panel, title=fitted(panel.title, width - LEFT, 0.056))
+    if isinstance(panel, Panel):
+        return panel
+    room = 0.75 * width - BESIDE - (BAR if isinstance(panel, Matrix) else RIGHT)
+    panel = replace(panel, rows=[fitted(name, room) for name in panel.rows])
+    return panel if isinstance(panel, Dots) else replace(panel, columns=[fitted(name, room) for name in panel.columns])
+
+
 def panel_height(plot: Plot, columns: int, width: float) -> float:
     """Height of a panel: by the number of labelled rows of matrices and dots; panels of lines alone have a fixed height."""
-    rows = max((len(panel.rows) for panel in plot.panels if not isinstance(panel, Panel)), default=0)
+    named = [panel for panel in plot.panels if not isinstance(panel, Panel)]
+    rows = max((len(panel.rows) for panel in named), default=0)
     if rows:
-        return max(1.5, TOP + BOTTOM + 0.24 * rows + 0.35)
+        return max(1.5, TOP + BOTTOM + 0.24 * rows + 0.35, max(TOP + margins_of(panel)[2] + 0.5 for panel in named))
     return 2.3 if columns == 1 else 2.1
 
 
@@ -101,7 +123,7 @@ def margins_of(panel: Panel | Matrix | Dots) -> tuple[float, float, float]:
 
 
 def label_width(rows: list[str]) -> float:
-    return 0.22 + 0.062 * max(map(len, rows))
+    return BESIDE + LETTER * max(map(len, rows))
 
 
 def draw_dots(ax, panel: Dots) -> None:
@@ -182,14 +204,15 @@ def legend_layout(entries: dict[str, Series | DotSeries], width: float) -> int:
 
 
 def legend_columns(entries: dict[str, Series | DotSeries], width: float) -> int:
-    """Number of legend entries that fit side by side: a letter is about 0.062 inches wide, the line and its gaps half an inch."""
-    widest = max(map(len, entries)) * 0.062 + 0.5
+    """Number of legend entries that fit side by side; a line and its gaps take half an inch."""
+    widest = max(map(len, entries)) * LETTER + 0.5
     return max(1, min(len(entries), int(width / widest)))
 
 
 def add_legend(fig: Figure, entries: dict[str, Series | DotSeries], rows: int) -> None:
-    handles = [Line2D([], [], color=s.colour, ls=s.dash, lw=1.5, label=text) for text, s in entries.items()]
     width, height = fig.get_size_inches()
+    short = lambda text: fitted(text, width - 0.5)
+    handles = [Line2D([], [], color=s.colour, ls=s.dash, lw=1.5, label=short(text)) for text, s in entries.items()]
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.02 / height), "borderaxespad": 0, "handlelength": 2.2}
     fig.legend(handles=handles, ncols=legend_columns(entries, width), columnspacing=1.2, labelspacing=0.25, **place)
 
@@ -198,7 +221,7 @@ def matrix_margins(panel: Matrix) -> tuple[float, float, float]:
     """(left, right, bottom): room for row labels, for the colour bar, and for slanted column labels."""
     left = label_width(panel.rows) if panel.rows else LEFT
     bottom = 0.2 + 0.05 * max(map(len, panel.columns)) if panel.columns else BOTTOM
-    return left, 0.66, bottom
+    return left, BAR, bottom
 
 
 def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:

@@ -208,6 +208,24 @@ def test_a_mean_curve_is_of_the_same_steps_of_all_runs():
     assert at_common_windows([], 2)[1].shape == (0, 0)
 
 
+LONG = "dppo,delta=0.15,layers=[1,2],a_setting_with_a_long_name=0.123456789"
+
+
+@pytest.mark.parametrize("names", [("cppo_no_position_weight", "cppo_reversed"), ("cppo", LONG), (LONG, LONG + "0")])
+def test_long_names_leave_room_and_stay_on_the_page(tmp_path, names):
+    for method in names:
+        for seed in (1, 2):
+            write_run(tmp_path, method, seed, [0.5] * 4 + [0.5 + seed / 32], rule="dppo" if "," in method else None)
+    results = analyse(load([tmp_path]))
+    for name in ("fig4", "fig8", "fig_pairwise", "fig_problems", "fig_position_divergence"):
+        drawn = draw(FIGURES[name](results))
+        drawn.canvas.draw()
+        texts = [text for legend in drawn.legends for text in legend.get_texts()]
+        texts += [label for ax in drawn.axes for label in ax.get_yticklabels()]
+        ends = [end for text in texts for end in (text.get_window_extent().x0, text.get_window_extent().x1)]
+        assert min(ends) >= 0 and max(ends) <= drawn.bbox.width, name
+
+
 def test_legend_fits_the_page(results):
     figure = FIGURES["fig4"](results)
     entries = {series.label: series for series in figure.panels[0].series}
