@@ -228,7 +228,8 @@ def draw_matrix(fig: Figure, ax, panel: Matrix) -> None:
     rows, columns = panel.values.shape
     low, high = panel.limits or finite_limits(panel)
     norm = matplotlib.colors.LogNorm(low, high) if panel.log else matplotlib.colors.Normalize(low, high)
-    extent = (*(panel.extent or (-0.5, columns - 0.5)), rows - 0.5, -0.5)
+    first, last = panel.extent or (0, columns - 1)
+    extent = (first - 0.5, last + 0.5, rows - 0.5, -0.5)
     colours = "RdBu" if panel.diverging else "cividis"
     image = ax.imshow(panel.values, aspect="auto", cmap=colours, norm=norm, extent=extent, interpolation="nearest")
     ax.set_xlabel(panel.xlabel)

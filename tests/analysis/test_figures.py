@@ -159,6 +159,13 @@ def test_position_map(results):
     np.testing.assert_allclose(panel.values[:, 5], 0.01 + 0.001 * np.arange(10))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_position_map_of_one_step_has_a_column_for_it(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.5, 0.5], steps=1, every=1)
+    drawn = draw(FIGURES["fig_position_masking"](analyse(load([tmp_path]))))
+    assert drawn.axes[0].get_xlim() == (0.5, 1.5)
+
+
 def traced(drift: float) -> dict:
     """Three tokens: w is a list, c and Z are one number for all."""
     aux = {"w": [1.0, 0.8, 0.5], "c": 0.1, "S_prev": [0.0, 0.1, drift], "Z": 0.25}
