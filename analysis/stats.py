@@ -52,7 +52,7 @@ class Interval:
 
     @property
     def reversed(self) -> Interval:
-        return replace(self, estimate=-self.estimate)
+        return replace(self, estimate=exact(-self.estimate))  # 0 stays 0: −0 would be shown as a loss
 
 
 def stratum_weights(strata_P: np.ndarray) -> np.ndarray:

@@ -42,6 +42,7 @@ def test_equal_scores_are_not_told_apart_by_rounding(tmp_path, score, capsys):
     assert set(comparison.not_told_from_best) == comparison.means.keys() - {comparison.best}
     text = verdict(results)
     assert "and so have" in text and "is higher than" not in text and "would need" not in text
+    assert "DPPO (+0.0, from +0.0 to +0.0)" in text
     assert pooled_spread(comparison) is None
     power_command([str(tmp_path)])
 
