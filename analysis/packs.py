@@ -64,8 +64,9 @@ def pack(roots: list[Path], out: Path) -> Iterator[Path]:
             yield path
 
 
-def unpack(packs: Path, runs_dir: Path, tables: tuple[str, ...] = TABLES) -> Iterator[Path]:
-    """Write the run folders of all packs, except those that are finished there or that a live process owns. Yields the folders.
+def unpack(packs: Path, runs_dir: Path, tables: tuple[str, ...] = TABLES) -> Iterator[tuple[Path, Path]]:
+    """Write the run folders of all packs, except those that are finished there or that a live process owns. Yields pairs
+    (folder, its pack).
 
     Only the named `tables` are written; the others can be read with `packed_rows`. InputError if there are no packs.
     """
@@ -77,7 +78,7 @@ def unpack(packs: Path, runs_dir: Path, tables: tuple[str, ...] = TABLES) -> Ite
         folder = RunFolder(inside(runs_dir, packed["run_id"], path))
         if not folder.finished and folder.lock.owner() is None:
             restore(packed, folder, tables)
-            yield folder.path
+            yield folder.path, path
 
 
 def inside(runs_dir: Path, run_id: str, pack: Path) -> Path:
@@ -88,10 +89,9 @@ def inside(runs_dir: Path, run_id: str, pack: Path) -> Path:
     return target
 
 
-def packed_rows(packs: Path, runs_dir: Path, folder: RunFolder, name: str) -> list[dict]:
-    """The rows of a table of the run that `unpack` wrote to `folder`, read from its pack."""
-    run_id = folder.path.relative_to(runs_dir)
-    return [row for row in to_rows(decode(packs / run_id.with_name(run_id.name + ENDING))[name]) if IS_ROW[name](row)]
+def packed_rows(packs: dict[Path, Path], folder: RunFolder, name: str) -> list[dict]:
+    """The rows of a table of the run that `unpack` wrote to `folder`, read from its pack. `packs`: what `unpack` yields."""
+    return [row for row in to_rows(decode(packs[folder.path])[name]) if IS_ROW[name](row)]
 
 
 def pack_files(packs: Path) -> list[Path]:

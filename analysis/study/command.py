@@ -18,7 +18,7 @@ from analysis.packs import PACKS, packed_rows, unpack
 from analysis.progress import progress
 from analysis.publish import publish
 from analysis.results import Results, analyse
-from analysis.runs import Run, differing, listing
+from analysis.runs import InputError, Run, differing, listing
 from analysis.study.cells import families, study_cells
 from analysis.study.drift import ANSWERS, drift_families, table_drift, table_drift_pairs, table_mechanism
 from analysis.study.drift_figures import fig_drift_dots, fig_mechanism
@@ -48,10 +48,19 @@ def main(argv: list[str]) -> None:
 def unpacked(packs: Path, runs_dir: Path) -> dict[str, Results]:
     """The packs' results by experiment. Of the tables only `shadow` is written to `runs_dir`: metrics and evaluations, which
     are long, are read straight from the packs."""
-    for _ in progress(unpack(packs, runs_dir, tables=("shadow",)), "unpacking runs"):
-        pass
-    rows = partial(packed_rows, packs, runs_dir)
-    return {path.name: analyse(load([path], rows=rows)) for path in sorted(runs_dir.iterdir())}
+    made = dict(progress(unpack(packs, runs_dir, tables=("shadow",)), "unpacking runs"))
+    rows = partial(packed_rows, made)
+    try:
+        return {path.name: analyse(load([path], rows=rows)) for path in sorted(runs_dir.iterdir())}
+    except InputError as error:
+        raise InputError(naming_packs(str(error), made)) from error
+
+
+def naming_packs(text: str, packs: dict[Path, Path]) -> str:
+    """The text with the packs in place of the folders that were made of them, which nobody can look into any more."""
+    for made, pack in packs.items():
+        text = text.replace(str(made), str(pack))
+    return text
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

@@ -37,7 +37,7 @@ def test_equal_runs_give_equal_bytes_wherever_they_stand(runs, tmp_path):
 
 
 def test_unpacked_runs_are_read_as_the_packed_ones(runs, tmp_path):
-    folders = list(unpack_all(runs, tmp_path))
+    folders = [folder for folder, _ in unpack_all(runs, tmp_path)]
     assert all(RunFolder(path).finished for path in folders)
     before, after = (load([root]) for root in (runs, tmp_path / "back"))
     assert after.runs == [run for run in before.runs if run.finished]
@@ -59,12 +59,12 @@ def test_packs_of_unpacked_runs_are_the_same_bytes(runs, tmp_path):
 
 
 def test_unpacking_leaves_finished_and_living_folders_alone_and_completes_torn_ones(runs, tmp_path):
-    first, second = unpack_all(runs, tmp_path)
+    (first, pack_of_first), (second, _) = unpack_all(runs, tmp_path)
     assert list(unpack(tmp_path / "packs", tmp_path / "back")) == []
     (first / "status.json").unlink()
     (second / "status.json").unlink()
     assert RunFolder(second).lock.acquire()
-    assert list(unpack(tmp_path / "packs", tmp_path / "back")) == [first]
+    assert list(unpack(tmp_path / "packs", tmp_path / "back")) == [(first, pack_of_first)]
 
 
 def test_rows_come_back_with_what_they_had_and_lacked():

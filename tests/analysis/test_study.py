@@ -10,14 +10,16 @@ from made_up import write_run
 
 from analysis.__main__ import main
 from analysis.load import load
-from analysis.packs import pack
+from analysis.packs import decode, encode, pack, pack_files, to_columns, to_rows
 from analysis.results import analyse
+from analysis.runs import InputError
 from analysis.study.cells import families, study_cells
 from analysis.study.contrasts import collapse_pairs, pairs, seeds_needed, tuned_gaps
 from analysis.study.fresh import hits, predict, predictions, signs
 from analysis.study.protocol import grid, rows
 from analysis.study.tuning import first_near_best, tuning_rows
 from analysis.study.verdict import answer
+from harness.files import write_atomic
 
 # Rewards of each preset by seed. Its delta is its setting; PPO's tuning keeps 0.2, GRPO's moves to 0.1.
 TUNING = {
@@ -231,6 +233,16 @@ def test_missing_parts_are_said(tmp_path):
     assert "Runs are missing, nothing chosen yet: PPO, GRPO" in text(tmp_path / "out", "table_tuning.md")
     assert "PPO has no finished runs at its tuned setting" in text(tmp_path / "out", "table_study.md")
     assert "missing: no tuning runs" in text(tmp_path / "out", "study_verdict.md")
+
+
+def test_a_faulty_pack_is_named_wherever_it_lies(packs, tmp_path):
+    packed = decode(pack_files(packs)[0])
+    packed["evals"] = to_columns(to_rows(packed["evals"])[:-1])
+    path = tmp_path / "packs" / "deeper" / "renamed.json.gz"
+    write_atomic(path, encode(packed))
+    with pytest.raises(InputError) as error:
+        main(["--study", str(tmp_path / "packs"), "--out", str(tmp_path / "out")])
+    assert str(error.value).startswith(f"{path}/evals.jsonl: rows are missing of the evaluations at steps 28")
 
 
 def test_without_the_study_itself(tmp_path):
