@@ -26,7 +26,7 @@ from analysis.study.drift_verdict import drift_texts
 from analysis.study.figures import fig_stress, fig_study_curves, fig_study_dots
 from analysis.study.fresh import table_fresh, table_fresh_pairs
 from analysis.study.mechanism import mechanism
-from analysis.study.protocol import ABLATIONS, DRIFT, FRESH, STRESS, STUDY, TUNING
+from analysis.study.protocol import ABLATIONS, DRIFT, EXPERIMENTS, FRESH, STRESS, STUDY, TUNING, incomplete
 from analysis.study.stress import stress_map, table_stress, unmatched
 from analysis.study.tables import table_study, table_study_collapse, table_study_pairs, table_tuned
 from analysis.study.tuning import table_tuning, tuning_rows
@@ -88,7 +88,8 @@ def study(experiments: dict[str, Results], output: Output) -> str:
     output.table(replace(table_stress(stress), warning=mixed_stress))
     output.figure("fig_stress", fig_stress(stress), mixed_stress)
     drift = study_drift(experiments, output)
-    text = study_verdict(compared, rows, fresh, stress, drift, " ".join(filter(None, (warning, mixed_stress))))
+    gaps = [incomplete(name, experiments[name].sweep.runs) for name in EXPERIMENTS if name in experiments]
+    text = study_verdict(compared, rows, fresh, stress, drift, " ".join(filter(None, (warning, mixed_stress, *gaps))))
     output.page("study_verdict.md", text)
     output.index(warning)
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import product
 
 import numpy as np
 import yaml
@@ -14,7 +15,9 @@ from analysis.results import Results
 from analysis.runs import Run
 from analysis.scores import GroupScores, Method
 
-TUNING, STUDY, FRESH, ABLATIONS, STRESS, DRIFT = "tuning", "study", "study_fresh", "study_ablations", "stress", "drift"
+EXPERIMENTS = TUNING, STUDY, FRESH, ABLATIONS, STRESS, DRIFT = (
+    "tuning", "study", "study_fresh", "study_ablations", "stress", "drift",
+)  # fmt: skip
 LATE_STEPS = 8
 SETTLED = 8  # first step at which drift and budget are measured: before it rollouts come from the base model or nearly so
 TIE = 0.005  # of settings whose mean is at most this far below the highest, the first in the grid's order is chosen
@@ -53,11 +56,31 @@ class Grid:
 
 
 @cache
+def swept(experiment: str) -> dict[str, list[str]]:
+    """The values that conf/experiment/<experiment>.yaml sweeps, by key; those of an experiment that it is based on included."""
+    content = yaml.safe_load((files("conf") / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8"))
+    bases = [base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_"]
+    own = {key: str(values).split(",") for key, values in content["hydra"]["sweeper"]["params"].items()}
+    return {key: values for params in [*map(swept, bases), own] for key, values in params.items()}
+
+
+def incomplete(experiment: str, runs: list[Run]) -> str:
+    """A sentence that counts the runs which the experiment sweeps and which are not among the finished `runs`; empty without any.
+
+    Such as: INCOMPLETE: 1 of 90 runs of study are missing, first cppo seed 3.
+    """
+    plan = {"stress": ["none"]} | swept(experiment)
+    there = {(run.group.stress or "none", run.method, run.seed) for run in runs if run.finished}
+    planned = list(product(plan["stress"], plan["method"], map(int, plan["seed"])))
+    absent = [place for place in planned if place not in there]
+    first = [f"{method} seed {seed}" + f" at {stress}" * (stress != "none") for stress, method, seed in absent[:1]]
+    return f"INCOMPLETE: {len(absent)} of {len(planned)} runs of {experiment} are missing, first {first[0]}." if absent else ""
+
+
+@cache
 def grid() -> Grid:
-    """The grid that conf/experiment/tuning.yaml lists."""
-    text = (files("conf") / "experiment" / f"{TUNING}.yaml").read_text(encoding="utf-8")
-    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
-    return Grid(rows(params["method"].split(",")), [int(seed) for seed in str(params["seed"]).split(",")])
+    """The grid of the experiment `tuning`."""
+    return Grid(rows(swept(TUNING)["method"]), [int(seed) for seed in swept(TUNING)["seed"]])
 
 
 def rows(presets: list[str]) -> dict[str, list[str]]:

@@ -12,14 +12,15 @@ from analysis.__main__ import main
 from analysis.load import load
 from analysis.packs import decode, encode, pack, pack_files, to_columns, to_rows
 from analysis.results import analyse
-from analysis.runs import InputError
+from analysis.runs import Group, InputError, read_run
 from analysis.study.cells import families, study_cells
 from analysis.study.contrasts import collapse_pairs, pairs, seeds_needed, tuned_gaps
 from analysis.study.fresh import hits, predict, predictions, signs
-from analysis.study.protocol import grid, rows
+from analysis.study.protocol import grid, incomplete, rows, swept
 from analysis.study.tuning import first_near_best, tuning_rows
 from analysis.study.verdict import answer
 from harness.files import write_atomic
+from harness.store import RunFolder
 
 # Rewards of each preset by seed. Its delta is its setting; PPO's tuning keeps 0.2, GRPO's moves to 0.1.
 TUNING = {
@@ -68,6 +69,7 @@ def test_grid_is_that_of_the_experiment_with_the_published_preset_first():
     assert len(grid().presets) == 9 and all(len(presets) == 4 for presets in grid().presets.values())
     assert all(presets[0] == rule for rule, presets in grid().presets.items())
     assert grid().seeds == [101, 102]
+    assert swept("study_fresh") == swept("study") | {"seed": ["11", "12", "13", "14", "15"]}
     assert rows(["trm_max", "trm_max_x", "trm", "trm_y"]) == {"trm_max": ["trm_max", "trm_max_x"], "trm": ["trm", "trm_y"]}
 
 
@@ -233,6 +235,17 @@ def test_missing_parts_are_said(tmp_path):
     assert "Runs are missing, nothing chosen yet: PPO, GRPO" in text(tmp_path / "out", "table_tuning.md")
     assert "PPO has no finished runs at its tuned setting" in text(tmp_path / "out", "table_study.md")
     assert "missing: no tuning runs" in text(tmp_path / "out", "study_verdict.md")
+    assert "INCOMPLETE: 87 of 90 runs of study are missing, first ppo seed 3." in text(tmp_path / "out", "study_verdict.md")
+
+
+def test_a_run_of_the_stress_map_is_missed_at_its_own_point(tmp_path):
+    run, plan = read_run(RunFolder(write_run(tmp_path, "ppo", 1, FLAT, steps=21))), swept("stress")
+    at = lambda stress: Group("stress", "chain", stress if stress != "none" else "")
+    places = [(at(stress), method, seed) for stress in plan["stress"] for method in plan["method"] for seed in (1, 2)]
+    runs = [replace(run, group=group, method=method, seed=seed) for group, method, seed in places]
+    assert incomplete("stress", runs) == ""
+    runs.remove(replace(run, group=at("lag8"), method="dppo_tuned", seed=2))
+    assert incomplete("stress", runs) == "INCOMPLETE: 1 of 154 runs of stress are missing, first dppo_tuned seed 2 at lag8."
 
 
 def test_a_faulty_pack_is_named_wherever_it_lies(packs, tmp_path):
