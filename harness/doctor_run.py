@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.files import read_json
-from harness.store import ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, content_hash, find_runs
+from harness.store import MARKS, ROW_KEYS, TERMINAL_STATES, RunFolder, by_step, content_hash, find_runs
 
 
 def run(words: list[str]) -> int:
@@ -14,7 +14,7 @@ def run(words: list[str]) -> int:
         raise ValueError("name a run folder, or a folder that holds some: python -m harness.doctor run runs")
     folders = list(find_runs(*words))
     if not folders:
-        raise ValueError(f"no run folders in {', '.join(words)}: a run folder holds config.json and status.json or metrics.jsonl")
+        raise ValueError(f"no run folders in {', '.join(words)}: a run folder holds two of {', '.join(sorted(MARKS))}")
     findings = {folder.path: list(examine(folder)) for folder in folders}
     for path, problems in findings.items():
         print(f"{path}: {headline(RunFolder(path))}; {'NOT whole' if problems else 'whole'}")

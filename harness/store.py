@@ -28,6 +28,7 @@ from harness.lock import RunLock
 FINISHED_STATES = ("completed", "collapsed")  # collapsed: stopped by the collapse rule before its last step
 TERMINAL_STATES = (*FINISHED_STATES, "failed")
 
+MARKS = {"config.json", "status.json", "metrics.jsonl"}  # files by which a run folder is known
 SUMS = ("attempts", "seconds", "device_hours", "ranks")  # keys of the status that must be numbers
 ROW_KEYS = {"metrics": ("step",), "evals": ("step", "benchmark", "problem_id"), "shadow": ("step", "rule")}
 
@@ -189,12 +190,13 @@ def by_step(folder: Path, ending: str = "") -> dict[int, Path]:
 
 
 def find_runs(*roots: Path | str) -> Iterator[RunFolder]:
-    """Every run folder at or below the roots, in a stable order. Symbolic links are not followed."""
+    """Every run folder at or below the roots, in a stable order: it holds two of MARKS, so that one may be lost. Symbolic links
+    are not followed."""
     for root in roots:
         if not Path(root).is_dir():
             raise ValueError(f"{root} is not a folder: give run folders or a folder that holds them (default: runs)")
         for folder, subfolders, files in os.walk(root):
             subfolders.sort()
-            if "config.json" in files and ("status.json" in files or "metrics.jsonl" in files):
+            if len(MARKS.intersection(files)) >= 2:
                 subfolders.clear()
                 yield RunFolder(Path(folder))

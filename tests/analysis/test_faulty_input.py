@@ -59,6 +59,13 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         read_run(RunFolder(tmp_path))
 
 
+def test_a_run_without_its_config_is_not_passed_over(tmp_path):
+    write_run(tmp_path, "grpo", 1, [0.5] * 5)
+    (write_run(tmp_path, "cppo", 1, [0.5] * 5) / "config.json").unlink()
+    with pytest.raises(InputError, match="cppo/seed=1-.*/config.json cannot be read"):
+        load([tmp_path])
+
+
 def test_a_pack_writes_nowhere_else(tmp_path):
     (tmp_path / "packs").mkdir()
     (tmp_path / "packs" / "x.json.gz").write_bytes(encode({"format": 1, "run_id": "../../elsewhere/x"}))
