@@ -14,10 +14,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from analysis.complete import require_complete
+from analysis.load import parse
 from analysis.options import folder as existing_folder
 from analysis.options import new_folder
 from analysis.recordings import last_trace, own_budget
-from analysis.runs import InputError
+from analysis.runs import InputError, read_run
 from harness.files import strict, write_atomic, write_json
 from harness.store import IS_ROW, RunFolder, find_runs
 
@@ -55,11 +57,12 @@ def unpack_main(argv: list[str]) -> None:
 
 
 def pack(roots: list[Path], out: Path) -> Iterator[Path]:
-    """Write a pack for each finished run that has none yet. Yields the new files."""
+    """Write a pack for each finished run that has none yet. Yields the new files. InputError if a run lacks what it wrote."""
     for folder in find_runs(*roots):
-        config = folder.read_config()
-        path = out / (config["run_id"] + ENDING) if config else None
-        if path and folder.finished and not path.exists():
+        run = read_run(folder)
+        path = out / (run.run_id + ENDING)
+        if run.finished and not path.exists():
+            require_complete(run, folder, *(parse(folder.rows(name), name) for name in ("metrics", "evals")))
             write_atomic(path, encode(content(folder)))
             yield path
 

@@ -30,6 +30,12 @@ def test_only_finished_runs_are_packed_and_each_once(runs, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in pack_files(tmp_path / "packs")} == before
 
 
+def test_a_run_that_lost_rows_is_not_packed(runs, tmp_path):
+    (next(runs.rglob("cppo/*")) / "evals.jsonl").unlink()
+    with pytest.raises(InputError, match="cppo/.*evals.jsonl: rows are missing of the evaluations at steps 0, 7"):
+        list(pack([runs], tmp_path / "packs"))
+
+
 def test_equal_runs_give_equal_bytes_wherever_they_stand(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "elsewhere" / "runs")
     one, other = (list(pack([root], tmp_path / root.parent.name)) for root in (runs, tmp_path / "elsewhere" / "runs"))
