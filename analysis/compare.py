@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.pairs import Difference, Spread, difference
 from analysis.scores import GroupScores
-from analysis.stats import ALPHA, ROUNDING, Interval, hierarchical_bootstrap, holm, interval, rank_bounds
+from analysis.stats import ALPHA, ROUNDING, Interval, hierarchical_bootstrap, holm, interval, problem_terms, rank_bounds
 
 BOOTSTRAP_SEED = 20260610
 
@@ -130,4 +130,11 @@ def pooled_spread(comparison: Comparison) -> Spread | None:
         if comparison.group.methods[one].seeds == comparison.group.methods[other].seeds
     ]
     correlation = np.mean(products) / variance if products else 0.0
-    return Spread(float(variance**0.5), float(np.clip(correlation, 0, 0.95)))
+    return Spread(float(variance**0.5), float(np.clip(correlation, 0, 0.95)), problem_variance(comparison, names))
+
+
+def problem_variance(comparison: Comparison, names: list[str]) -> float:
+    """Variance that drawing the problems adds to the difference of two of these methods, mean over their pairs; 0 without one."""
+    pairs = [[comparison.scores_SP[name] for name in pair] for pair in combinations(names, 2)]
+    added = [sum(value for value, _ in problem_terms(pair, comparison.group.benchmark_P)) for pair in pairs]
+    return float(np.mean(added)) if added else 0.0

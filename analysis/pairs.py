@@ -120,26 +120,34 @@ def pairing(one: list[int], other: list[int]) -> list[int] | None:
 
 @dataclass(frozen=True)
 class Spread:
-    """Variation between runs: sd of a run's summary over seeds, and its correlation between two methods at one seed number."""
+    """Variation between runs: sd of a run's summary over seeds, its correlation between two methods at one seed number, and the
+    variance that drawing the problems adds to a difference of two methods, which more seeds do not lower."""
 
     sd: float
     correlation: float = 0.0
+    problems: float = 0.0
+
+    def of_difference(self, num_seeds: int) -> float:
+        """Variance of the difference of two methods' means, without that of the problems."""
+        return 2 * (1 - self.correlation) * self.sd**2 / num_seeds
 
 
 def power_of_pair(true_difference: float, spread: Spread, num_seeds: int) -> float:
     """Probability that a single comparison tells apart two methods with this true difference and this many seeds each."""
     if num_seeds < 2:
         return 0.0
-    standard_error = spread.sd * (2 * (1 - spread.correlation) / num_seeds) ** 0.5
-    bounds, shift = power_bounds(num_seeds, round(spread.correlation, 2)), true_difference / standard_error
+    of_seeds = spread.of_difference(num_seeds)
+    bounds = power_bounds(num_seeds, round(spread.correlation, 2), spread.problems / of_seeds)
+    shift = true_difference / (of_seeds + spread.problems) ** 0.5
     return float((normal_cdf(shift - bounds) + normal_cdf(-shift - bounds)).mean())
 
 
 @lru_cache
-def power_bounds(num_seeds: int, correlation: float, num_draws: int = 4000) -> np.ndarray:
+def power_bounds(num_seeds: int, correlation: float, problems: float, num_draws: int = 4000) -> np.ndarray:
     """Bounds [num_draws] that an observed difference must exceed to be told apart, in units of its true standard error.
 
-    Each bound belongs to one draw of the seeds' observed spreads. Above 60 seeds it is one bound, [1].
+    Each bound belongs to one draw of the seeds' observed spreads. Above 60 seeds it is one bound, [1]. `problems`: the problems'
+    variance over the seeds'; it is taken as known, since there are many more problems than seeds.
     """
     share = 1.0 if num_seeds < MIN_PAIRED else SHARE
     critical = lambda df: t_quantile(1 - ALPHA * share / 2, float(df))
@@ -147,13 +155,19 @@ def power_bounds(num_seeds: int, correlation: float, num_draws: int = 4000) -> n
         return np.array([critical(num_seeds - 1)])
     common, one, other = np.random.default_rng(num_seeds).standard_normal((3, num_draws, num_seeds))
     one, other = (correlation**0.5 * common + (1 - correlation) ** 0.5 * single for single in (one, other))
-    a, b = (sample.var(1, ddof=1) / num_seeds for sample in (one, other))
-    grid = np.linspace(num_seeds - 1, 2 * (num_seeds - 1), 50)
-    df = (num_seeds - 1) * (a + b) ** 2 / (a**2 + b**2)
-    bounds = np.interp(df, grid, [critical(point) for point in grid]) * np.sqrt(a + b)
+    of_seeds = Spread(1.0, correlation).of_difference(num_seeds)
+    grid = np.linspace(1e-4, 1 / (num_seeds - 1), 200)  # of 1 / df
+
+    def bound(*parts: np.ndarray) -> np.ndarray:
+        """Of a test with the variance of the problems plus these parts, which have num_seeds − 1 degrees of freedom each."""
+        variance = sum(parts) + problems * of_seeds
+        inverse_df = sum(part**2 for part in parts) / variance**2 / (num_seeds - 1)
+        return np.interp(inverse_df, grid, [critical(1 / point) for point in grid]) * np.sqrt(variance)
+
+    bounds = bound(*(sample.var(1, ddof=1) / num_seeds for sample in (one, other)))
     if num_seeds >= MIN_PAIRED:
-        bounds = np.minimum(bounds, critical(num_seeds - 1) * (one - other).std(1, ddof=1) / num_seeds**0.5)
-    return bounds / (2 * (1 - correlation) / num_seeds) ** 0.5
+        bounds = np.minimum(bounds, bound((one - other).var(1, ddof=1) / num_seeds))
+    return bounds / (of_seeds * (1 + problems)) ** 0.5
 
 
 def num_seeds_needed(true_difference: float, spread: Spread, power: float = 0.8, most: int = 10_000) -> int | None:
@@ -181,7 +195,7 @@ def detectable_difference(num_seeds: int, spread: Spread, power: float = 0.8) ->
     if num_seeds < 2:
         return float("nan")
     low, high = 0.0, 100.0  # in standard deviations of a run
-    unit = replace(spread, sd=1.0)
+    unit = replace(spread, sd=1.0, problems=spread.problems / spread.sd**2)
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if power_of_pair(middle, unit, num_seeds) < power else (low, middle)

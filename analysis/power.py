@@ -53,9 +53,10 @@ def group_report(results: Results, group, differences: list[float]) -> str:
     spread = pooled_spread(comparison)
     if spread is None:
         return f"{group.group.label}: needs two finished runs of one method that did not collapse\n"
+    problems = f", sd that the problems add to a difference {100 * spread.problems**0.5:.2f}" if spread.problems else ""
     source = (
         f"{SELECTION_RULES[results.rule].label}; sd of one run {100 * spread.sd:.2f} points, correlation between methods at one "
-        f"seed {spread.correlation:.2f}, pooled over {', '.join(uncollapsed_methods(comparison))}"
+        f"seed {spread.correlation:.2f}{problems}, pooled over {', '.join(uncollapsed_methods(comparison))}"
     )
     present = min(len(group.methods[name].runs) for name in comparison.means)
     return report(group.group.label, source, spread, differences, present)

@@ -1,11 +1,14 @@
 """The test of a pair: each way against scipy, both together by their definition, and its power by simulation."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
 
+from analysis.compare import problem_variance
+from analysis.coverage import SAMPLING_SD, STRATA_P, World, power, simulate
 from analysis.pairs import (
     Difference,
     Spread,
@@ -113,6 +116,22 @@ def test_power_agrees_with_simulation(num_seeds, correlation):
 def test_power_of_many_seeds_meets_that_of_few():
     few, many = (power_of_pair(0.5, Spread(1.0), n) for n in (60, 61))
     assert few == pytest.approx(many, abs=0.02)
+
+
+def test_seeds_do_not_average_out_that_methods_differ_by_problem():
+    sd = SAMPLING_SD * 2**0.5  # of a run in this world
+    found = simulate(World(14, 1.0, interaction=0.05), power(0.02 / sd), 400, seed=1)["the narrower, at 3 % each"] / 100
+    spread = Spread(sd, problems=2 * 0.05**2 / len(STRATA_P))
+    assert power_of_pair(0.02, spread, 14) == pytest.approx(found, abs=0.075)
+    assert num_seeds_needed(0.02, Spread(sd)) == 14 and num_seeds_needed(0.02, spread) is None
+    assert power_of_pair(detectable_difference(14, spread), spread, 14) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_the_variance_that_problems_add_is_pooled_over_pairs():
+    scores = {"one": np.array([[0.0, 1.0]] * 2), "other": np.zeros((2, 2)), "third": np.zeros((2, 2))}
+    comparison = SimpleNamespace(scores_SP=scores, group=SimpleNamespace(benchmark_P=np.zeros(2, dtype=int)))
+    assert problem_variance(comparison, list(scores)) == pytest.approx(2 / 3 * 0.5 / 2)  # two of three pairs: variance 0.5
+    assert problem_variance(comparison, ["one"]) == 0.0
 
 
 def test_seeds_needed_are_the_fewest():
