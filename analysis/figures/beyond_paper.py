@@ -182,7 +182,7 @@ def fig_power(results: Results) -> Plot | Missing:
         if spread is not None and spread.sd > 0:
             run_ids = runs_behind(group, uncollapsed_methods(comparison))
             curves = [power_curve(points, spread, i, run_ids) for i, points in enumerate((1, 2, 5, 10))]
-            present = max(len(group.methods[name].runs) for name in comparison.means)
+            present = min(len(group.methods[name].runs) for name in comparison.means)
             title = f"{results.group_label(group)}: sd {100 * spread.sd:.1f} points, correlation {spread.correlation:.2f}"
             panels.append(Panel(title, "seeds for each method", "power (%)", curves, marks=[(float(present), f"now: {present}")]))
     if not panels:
