@@ -162,6 +162,7 @@ def tables(replicates: int, seed: int) -> Iterator[str]:
     yield from table("Methods that differ by problem; seeds that two methods share", interacting + correlated, replicates, seed)
     yield from table("Plain bootstrap, for reference", [(World(n, 3.0), plain_bootstrap, "") for n in SEEDS], some, seed)
     families = [(World(n, 1.0), family(m), f"{m} equal methods") for m in (2, 3, 7) for n in SEEDS]
+    families += [(World(n, 3.0), family(m), f"{m} equal methods") for m in (3, 7, 11) for n in (2, *SEEDS)]
     families += [(World(n, 3.0, "bimodal"), family(7), "7 equal methods") for n in SEEDS]
     yield from table("Any false claim in a sweep of equal methods", families, some, seed)
     powers = [(World(n, 3.0, correlation=c), power(2.0), f"correlation {c:g}") for n in SEEDS for c in (0.0, 0.5, 0.9)]
