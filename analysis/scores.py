@@ -33,6 +33,11 @@ class Method:
         return self.runs + self.others
 
     @property
+    def finished(self) -> list[Run]:
+        """The finished runs, whose training can be reported: the scored ones, and those of a sweep without evaluations."""
+        return [run for run in self.all_runs if run.finished]
+
+    @property
     def settings(self) -> dict:
         """The rule's own settings, which all runs of a method share."""
         return self.all_runs[0].method_settings

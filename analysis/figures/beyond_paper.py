@@ -17,6 +17,7 @@ from analysis.runs import Run
 from analysis.scores import GroupScores
 from analysis.style import COMPARED, label, ordered
 from analysis.tables.cells import signed
+from analysis.tables.table import ids
 from harness.metric_table import POSITION_BUCKETS
 
 MAP_COLUMNS = 120  # a position × step map has at most this many windows of steps
@@ -106,7 +107,7 @@ def fig_agreement(results: Results) -> Plot | Missing:
     at its shipped settings."""
     title, panels = "Agreement between rules on the same tokens", []
     for group in results.groups:
-        shares = {name: agreement(group.methods[name].runs) for name in results.main_methods(group)}
+        shares = {name: agreement(group.methods[name].finished) for name in results.main_methods(group)}
         shares = {name: row for name, row in shares.items() if row}
         rules = [rule for rule in ordered({rule for row in shares.values() for rule in row}) if rule in COMPARED]
         if not rules:
@@ -114,8 +115,8 @@ def fig_agreement(results: Results) -> Plot | Missing:
         values = np.array([[row.get(rule, np.nan) for rule in rules] for row in shares.values()])
         texts = [["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in values]
         labels = [label(name) for name in shares], [label(rule) for rule in rules]
-        run_ids = runs_behind(group, shares)
-        cell_ids = [[group.methods[name].run_ids] * len(rules) for name in shares]
+        by_row = [ids(group.methods[name].finished) for name in shares]
+        run_ids, cell_ids = sum(by_row, []), [[behind] * len(rules) for behind in by_row]
         panels.append(
             Matrix(results.group_label(group), values, *labels, "Jaccard", run_ids, texts, limits=(0, 1), cell_ids=cell_ids)
         )
@@ -140,7 +141,7 @@ def position_map(results: Results, title: str, key: str, unit: str, log: bool) -
     maps = []
     for group in results.groups:
         for name in results.main_methods(group):
-            runs = [run for run in group.methods[name].runs if len(results.sweep.metric(run, f"{key}/0")[0])]
+            runs = [run for run in group.methods[name].finished if len(results.sweep.metric(run, f"{key}/0")[0])]
             if runs:
                 maps.append((f"{prefix(results, group)}{label(name)}", runs, map_values(results, runs, key)))
     if not maps:

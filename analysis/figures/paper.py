@@ -88,9 +88,9 @@ POSITIONS = (np.arange(POSITION_BUCKETS) + 0.5) / POSITION_BUCKETS
 
 
 def by_position(results: Results, group: GroupScores, name: str, look: tuple[str, str], key: str) -> Series | None:
-    """A method's means over steps for each bucket of relative position, of its scored runs; None if no run has them all."""
+    """A method's means over steps for each bucket of relative position, of its finished runs; None if no run has them all."""
     lines = []
-    for run in group.methods[name].runs:
+    for run in group.methods[name].finished:
         values = [results.sweep.metric(run, f"{key}/{bucket}")[1] for bucket in range(POSITION_BUCKETS)]
         if all(len(v) for v in values):
             lines.append(Line(run.run_id, POSITIONS, np.array([v.mean() for v in values])))
@@ -113,7 +113,7 @@ def fig3(results: Results) -> Plot | Missing:
     """Effective token threshold c_t / w_t along two responses: the one with the lowest and the one with the highest drift S_T."""
     panels = []
     for group in results.groups:
-        traced = [response for method in group.methods.values() for run in method.runs for response in traced_responses(run)]
+        traced = [response for method in group.methods.values() for run in method.finished for response in traced_responses(run)]
         if len(traced) > 1:
             calm, drifting = (extreme(traced, key=lambda response: response.drift) for extreme in (min, max))
             curves = [*traced_series("calm", calm, "#0072B2"), *traced_series("drifting", drifting, "#D55E00")]

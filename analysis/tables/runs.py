@@ -9,7 +9,7 @@ from analysis.results import Results
 from analysis.runs import Run
 from analysis.stats import interval
 from analysis.tables.cells import NONE, significant
-from analysis.tables.scores import each_method, make
+from analysis.tables.scores import make, row_label
 from analysis.tables.table import Cell, Table, ids
 
 # (column, metric, reduction of a run's steps to one number: a key of REDUCE)
@@ -62,9 +62,17 @@ def metric_cells(results: Results, runs: list[Run], entries: list[tuple[str, str
     return [mean_cell(runs, [per_run(results.sweep, run, metric, how) for run in runs]) for _, metric, how in entries]
 
 
+def finished_runs(results: Results):
+    """Yields (row label, finished runs) for every main method that has some."""
+    for group in results.groups:
+        for name in results.main_methods(group):
+            if group.methods[name].finished:
+                yield row_label(results, group, name), group.methods[name].finished
+
+
 def table_stability(results: Results) -> Table:
     """A row for each method: masking, divergence, entropy and other signs of stability, means over seeds."""
-    rows = [(text, metric_cells(results, group.methods[name].runs, STABILITY)) for text, group, _, name in each_method(results)]
+    rows = [(text, metric_cells(results, runs, STABILITY)) for text, runs in finished_runs(results)]
     notes = ["Mean over steps (end: over the last tenth of the steps), then mean over seeds ± 95 % interval. Shares are of 1."]
     notes += ["; ".join(f"{column}: {metric}, {how} over steps" for column, metric, how in STABILITY) + "."]
     return make("table_stability", "Stability", [column for column, _, _ in STABILITY], rows, notes, results)
@@ -73,8 +81,7 @@ def table_stability(results: Results) -> Table:
 def table_cost(results: Results) -> Table:
     """A row for each method: device-hours, speeds and tokens of a run, means over seeds."""
     rows = []
-    for text, group, _, name in each_method(results):
-        runs = group.methods[name].runs
+    for text, runs in finished_runs(results):
         hours = mean_cell(runs, [float("nan") if run.device_hours is None else run.device_hours for run in runs])
         rows.append((text, [hours, *metric_cells(results, runs, COST)]))
     notes = [

@@ -9,6 +9,8 @@ import pytest
 from made_up import write_run
 
 from analysis.compare import pooled_spread
+from analysis.figures import FIGURES
+from analysis.figures.plot import Plot
 from analysis.load import load
 from analysis.packs import InputError, encode, unpack
 from analysis.power import main as power_command
@@ -16,6 +18,7 @@ from analysis.recordings import traced_responses
 from analysis.results import analyse
 from analysis.runs import read_run
 from analysis.serve import state_of
+from analysis.tables import TABLES
 from analysis.tables.table import Cell, Table, latex, markdown
 from analysis.verdict import verdict
 from harness.store import RunFolder
@@ -87,6 +90,16 @@ def test_a_window_before_any_training_says_nothing_of_the_rules(tmp_path):
     write_run(tmp_path, "grpo", 1, [0.5] * 5)
     write_run(tmp_path, "cppo", 1, [0.6] * 5)
     assert "before any training, so nothing can be said" in verdict(analyse(load([tmp_path]), t_stop=3))
+
+
+def test_training_is_reported_of_runs_without_evaluations(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, "cppo", seed, [], changed={"eval.benchmarks": []})
+    results = analyse(load([tmp_path]))
+    for table in (TABLES["table_stability"](results), TABLES["table_cost"](results)):
+        assert [(row, len(cells[0].run_ids)) for row, cells in table.rows] == [("CPPO", 2)]
+    for name in ("fig2", "fig7", "fig9", "fig_position_divergence", "fig_position_masking", "fig_stability"):
+        assert isinstance(FIGURES[name](results), Plot), name
 
 
 def test_a_run_that_failed_at_once_blocks_no_comparison(tmp_path):
