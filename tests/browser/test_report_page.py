@@ -115,6 +115,16 @@ def test_every_view_opens_and_fits(open_page, look, screenshots):
         page.screenshot(path=screenshots / f"{view}-{width}-{scheme}.png", full_page=True)
 
 
+def test_long_names_fit_the_narrowest_page(chromium, tmp_path):
+    write_run(tmp_path / "runs", "a_rule_whose_name_goes_on_and_on_for_more_than_fifty_letters", 1, [0.5] * 5, rule="dppo")
+    (tmp_path / "report.html").write_text(report(analyse(load([tmp_path / "runs"]))))
+    page = chromium.new_page(viewport={"width": 360, "height": 900})
+    for view in ("verdict", "curves", "stability"):
+        page.goto(f"file://{tmp_path}/report.html#{view}")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+    page.close()
+
+
 def link_ends(page, end: str) -> None:
     """The address follows the viewer a moment later."""
     page.wait_for_function("end => location.hash.endsWith(end)", arg=end)
