@@ -12,7 +12,7 @@ import numpy as np
 from analysis.figures import FIGURES
 from analysis.figures.paper import all_looks
 from analysis.figures.plot import Line, Matrix, Missing, Panel, Plot, Series
-from analysis.report.curves import numbers, points_per_curve, thinned
+from analysis.report.thinning import numbers, points_per_curve, thinned
 from analysis.report.tokens import embedded_traces
 from analysis.results import Results
 from analysis.runs import TYPED, Run, differing

@@ -15,9 +15,9 @@ from made_up import write_run
 
 from analysis.load import load
 from analysis.report import report
-from analysis.report.curves import numbers, points_per_curve, thinned
 from analysis.report.data import command_for
 from analysis.report.page import fill, first_words
+from analysis.report.thinning import numbers, points_per_curve, thinned
 from analysis.report.tokens import by_importance, embedded_traces, halving, pooled, shortened
 from analysis.results import analyse
 from analysis.serve import LivePage, handler
