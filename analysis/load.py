@@ -67,12 +67,8 @@ def load(
     refuse_duplicates(runs)
     begun = [run for run in runs if run.finished or run.step > 0]  # one that failed at once is compared with none
     mixed = mixed_settings(begun)
-    if mixed and not allow_mixed:
-        raise InputError(
-            "runs of one comparison group differ in more than method and seed:\n  " + "\n  ".join(mixed) + "\n"
-            "give the folders of one setting, or name the other setting's runs as another experiment; "
-            "--allow-mixed compares them anyway, a seed of a method once, and says so on every page"
-        )
+    if not allow_mixed:
+        refuse_mixed(mixed)
     refuse_seeds_twice(begun)
     tables = [
         tuple(read_table(run, folder, name, cache, rows) for name in ("metrics", "evals"))
@@ -82,6 +78,15 @@ def load(
         require_complete(run, folder, metrics, evals)
     metrics, evals = (stack(runs, [pair[i] for pair in tables]) for i in (0, 1))
     return Sweep(runs, metrics, evals, mixed)
+
+
+def refuse_mixed(mixed: list[str]) -> None:
+    if mixed:
+        raise InputError(
+            "runs of one comparison group differ in more than method and seed:\n  " + "\n  ".join(mixed) + "\n"
+            "give the folders of one setting, or name the other setting's runs as another experiment; "
+            "--allow-mixed compares them anyway, a seed of a method once, and says so on every page"
+        )
 
 
 def refuse_duplicates(runs: list[Run]) -> None:
