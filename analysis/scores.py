@@ -90,9 +90,13 @@ class GroupScores:
             np.stack([select(curve, self) for curve in curves_SEP]) if len(curves_SEP) else np.empty((0, len(self.problem_ids)))
         )
 
+    def last(self, most: int) -> slice:
+        """The last `most` evaluations. That before any training says nothing of a rule: it is one of them only if it is alone."""
+        return slice(-max(1, min(most, np.count_nonzero(self.steps_E))), None)
+
     def num_samples(self, method: str, rule: str) -> np.ndarray:
         """[S, P]: samples behind each selected score."""
-        return self.methods[method].num_samples_SEP[:, -SELECTION_RULES[rule].num_averaged :].sum(1)
+        return self.methods[method].num_samples_SEP[:, self.last(SELECTION_RULES[rule].num_averaged)].sum(1)
 
     @property
     def scored(self) -> list[str]:
@@ -122,7 +126,7 @@ def final(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
 
 
 def last3(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
-    return curve_EP[-NUM_LAST:].mean(0)
+    return curve_EP[group.last(NUM_LAST)].mean(0)
 
 
 def area(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
@@ -147,7 +151,7 @@ def split_half(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:
 SELECTION_RULES = {
     "best": SelectionRule("best", "best summary in [0, T_stop], as in the paper; optimistic", best),
     "final": SelectionRule("final", "last evaluation", final),
-    "last3": SelectionRule("mean of last 3", "mean of the last three evaluations", last3, NUM_LAST),
+    "last3": SelectionRule("mean of last 3", "mean of the last three evaluations of trained weights", last3, NUM_LAST),
     "auc": SelectionRule("area under curve", "mean over the window, trapezoids over steps", area),
     "split_half": SelectionRule(
         "split-half best", "step chosen on half of the problems, scored on the other, swapped", split_half

@@ -21,7 +21,7 @@ CURVE = np.array([[0.0, 0.5, 0.0, 0.5], [1.0, 0.5, 1.0, 0.5], [0.0, 1.0, 0.0, 1.
 BY_HAND = {
     "best": [1.0, 0.5, 1.0, 0.5],
     "final": [0.0, 1.0, 0.0, 1.0],
-    "last3": [1 / 3, 2 / 3, 1 / 3, 2 / 3],
+    "last3": [0.5, 0.75, 0.5, 0.75],  # steps 10 and 30: at step 0 no rule has done anything yet
     # trapezoids: (0 to 10) mean of ends × 10, (10 to 30) × 20, over 30. Problem 0: (.5·10 + .5·20)/30
     "auc": [0.5, (0.5 * 10 + 0.75 * 20) / 30, 0.5, (0.5 * 10 + 0.75 * 20) / 30],
     # problems 0 and 2 choose step 10 (1, 1), at which 1 and 3 score .5; 1 and 3 choose step 30, at which 0 and 2 score 0
@@ -33,6 +33,15 @@ BY_HAND = {
 def test_selection_rules_by_hand(rule):
     group = grid(CURVE, [0, 10, 30], [0, 0, 1, 1])
     np.testing.assert_allclose(SELECTION_RULES[rule].select(CURVE, group), BY_HAND[rule])
+
+
+def test_samples_are_counted_of_the_evaluations_that_are_averaged(tmp_path):
+    write_run(tmp_path, "cppo", 1, [0.25, 0.75], steps=7)
+    (group,) = group_scores(load([tmp_path]))
+    assert group.summary(group.selected("cppo", "last3")) == pytest.approx(0.75)
+    assert set(group.num_samples("cppo", "last3").flat) == {4}
+    (before,) = group_scores(load([tmp_path]), t_stop=0)
+    assert before.summary(before.selected("cppo", "last3")) == pytest.approx(0.25)
 
 
 def test_benchmarks_count_alike_whatever_their_size():
