@@ -13,6 +13,7 @@ import numpy as np
 
 from analysis.load import Sweep
 from analysis.runs import Group, InputError, Run, by_group
+from analysis.stats import ROUNDING
 
 PRIMARY_RULE = "last3"
 NUM_LAST = 3
@@ -114,7 +115,9 @@ class SelectionRule:
 
 
 def best_step(curve_EP: np.ndarray, weights_P: np.ndarray) -> int:
-    return int(np.argmax(curve_EP @ weights_P))
+    """The evaluation with the highest weighted score, the first of equal ones."""
+    scores_E = curve_EP @ weights_P
+    return int(np.argmax(scores_E > scores_E.max() - ROUNDING))
 
 
 def best(curve_EP: np.ndarray, group: GroupScores) -> np.ndarray:

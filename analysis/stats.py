@@ -148,8 +148,8 @@ def iqm(scores: np.ndarray) -> float:
 def probability_of_improvement(one_SK: np.ndarray, other_SK: np.ndarray) -> float:
     """P(a run of one beats a run of the other), averaged over benchmarks; a tie counts half. For each it is Mann-Whitney's
     U / (n m)."""
-    wins = (one_SK[:, None] > other_SK[None]).mean((0, 1)) + 0.5 * (one_SK[:, None] == other_SK[None]).mean((0, 1))
-    return float(wins.mean())
+    gaps = one_SK[:, None] - other_SK[None]
+    return float(np.mean((gaps > ROUNDING) + 0.5 * (abs(gaps) <= ROUNDING)))
 
 
 def rank_bounds(names: Sequence[str], better: dict[tuple[str, str], bool]) -> dict[str, tuple[int, int]]:

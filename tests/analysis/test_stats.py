@@ -8,6 +8,7 @@ import scipy.stats
 
 from analysis import stats
 from analysis.distributions import betainc, range_quantile, range_upper, t_quantile, t_two_sided
+from analysis.scores import best_step
 
 ONE = np.zeros(6, dtype=int)  # six problems, one benchmark
 
@@ -97,6 +98,12 @@ def test_holm_by_hand():
 def test_iqm_is_the_trimmed_mean():
     values = np.random.default_rng(0).random((5, 3))
     assert stats.iqm(values) == pytest.approx(scipy.stats.trim_mean(values.ravel(), 0.25))
+
+
+def test_a_tie_is_a_tie_whatever_its_rounding():
+    assert 0.1 + 0.2 > 0.3
+    assert stats.probability_of_improvement(np.array([[0.1 + 0.2]]), np.array([[0.3]])) == 0.5
+    assert best_step(np.array([[0.3, 0.0], [0.1, 0.2]]), np.ones(2)) == 0
 
 
 def test_probability_of_improvement_is_mann_whitney():
