@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from omegaconf import MISSING
 
 from evals.graders import GRADERS, is_grader
 from harness.distributed import world_size
+from harness.files import MAX_STEP
 from harness.learning.divergence import DIVERGENCES
 from harness.learning.loss import AGGREGATIONS
+from harness.store import flatten
 from methods.base import Rule
 
 CONF = Path(__file__).parents[2] / "conf"  # the values
@@ -96,6 +98,8 @@ class CollapseConfig:
     def __post_init__(self):
         require(0 < self.window <= 1, "train.collapse.window", self.window, "a share of train.steps in (0, 1]")
         positive("train.collapse", self, "min_window")
+        not_negative("train.collapse", self, "reward_share", "entropy_floor", "entropy_rise", "truncated_share")
+        not_negative("train.collapse", self, "length_share", "mismatch_rise", "mismatch_floor", "eval_share")
 
 
 @dataclass
@@ -123,7 +127,7 @@ class TrainConfig:
     def __post_init__(self):
         counts = ("steps", "prompts_per_step", "group_size", "updates_per_step", "token_budget", "logprob_chunk")
         positive("train", self, *counts, "lr", "clip_norm", "adam_eps")
-        require(self.lr < math.inf, "train.lr", self.lr, "must be finite")
+        require(self.steps < MAX_STEP, "train.steps", self.steps, f"must be below {MAX_STEP}")
         not_negative("train", self, "warmup_updates", "weight_decay")
         betas_valid = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(betas_valid, "train.betas", self.betas, "two numbers in [0, 1)")
@@ -240,7 +244,8 @@ class EvalConfig:
     def __post_init__(self):
         positive("eval", self, "n", "every", "temperature", "max_response_length", "max_rows")
         require(0 < self.top_p <= 1, "eval.top_p", self.top_p, "a probability in (0, 1]")
-        require(len(set(self.benchmarks)) == len(self.benchmarks), "eval.benchmarks", self.benchmarks, "name each once")
+        different = len(set(self.benchmarks)) == len(self.benchmarks)
+        require(different, "eval.benchmarks", self.benchmarks, "name each once: a second time its samples would be the same")
         known_grader("eval.grader", self.grader)
 
 
@@ -378,8 +383,17 @@ class Config:
 
     def __post_init__(self):
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        require(self.runs_dir != "", "runs_dir", self.runs_dir, "name a folder, such as runs")
+        self.check_numbers()
         self.check_method()
         self.check_ranks()
+
+    def check_numbers(self) -> None:
+        """Refuse what neither JSON nor torch can hold: NaN, infinity, and integers of more than 64 bits."""
+        for key, value in flatten(asdict(self)).items():
+            numbers = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int | float)]
+            held = all(abs(n) < (2**63 if isinstance(n, int) else math.inf) for n in numbers)
+            require(held, key, value, "must be finite, and below 2^63 if it is an integer")
 
     def check_method(self) -> None:
         if self.method.divergence is not None:

@@ -13,6 +13,12 @@ CASES = {
     "misspelt group": (["methd=cppo"], ["methd"]),
     "string for a number": (["train.steps=abc"], ["steps", "abc"]),
     "out of range": (["train.steps=0"], ["train.steps=0", "above 0"]),
+    "not a number": (["train.collapse.reward_share=nan"], ["train.collapse.reward_share=nan", "0 or more"]),
+    "infinity": (["mismatch.kl=inf"], ["mismatch.kl=inf", "finite"]),
+    "more than 64 bits": (["rollout.lag=99999999999999999999"], ["rollout.lag=99999999999999999999", "2^63"]),
+    "endless training": (["train.steps=1000000000"], ["train.steps=1000000000", "below"]),
+    "one benchmark twice": (["eval.benchmarks=[chain4,chain4]"], ["eval.benchmarks=", "chain4", "once"]),
+    "no folder for runs": (["runs_dir="], ["runs_dir=''", "name a folder"]),
     "rule out of range": (["method=dppo", "method.delta=-1"], ["method.delta=-1"]),
     "unknown aggregation": (["train.aggregation=mean"], ["train.aggregation", "token-mean"]),
     "top-p in training": (["rollout.top_p=0.9"], ["rollout.top_p", "eval.top_p"]),
@@ -62,7 +68,8 @@ def files(tmp_path):
 def test_bad_input(name, files, run_harness):
     arguments, words = CASES[name]
     runs = files / "runs"
-    result = run_harness(*[argument.format(tmp=files) for argument in arguments], f"runs_dir={runs}")
+    given = [argument.format(tmp=files) for argument in arguments]
+    result = run_harness(*given, *([] if given[-1].startswith("runs_dir=") else [f"runs_dir={runs}"]))
     assert result.returncode != 0, result.stdout
     for word in words:
         assert word in result.stderr, result.stderr
