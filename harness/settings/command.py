@@ -49,4 +49,4 @@ def disk_trouble(error: OSError) -> str:
     """Message for a disk that is full or read-only, or a path that cannot be written; any other error is raised again."""
     if not isinstance(error, WriteError) and error.errno not in REMEDIES:
         raise error
-    return f"error: {error}"
+    return f"error: {error}" if isinstance(error, WriteError) else f"error: {error}: {REMEDIES[error.errno]}"

@@ -52,6 +52,7 @@ CASES = {
         ["cluster.signal_delay_s=180", "below the time limit", "120 s"],
     ),
     "one seed twice": (["-m", "seed=1,1"], ["twice"]),
+    "a file in the place of the folder": (["-m", "seed=1,2", "runs_dir={tmp}/long.jsonl"], ["long.jsonl", "another runs_dir"]),
 }
 
 
@@ -74,7 +75,7 @@ def test_bad_input(name, files, run_harness):
     for word in words:
         assert word in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
-    assert not list(runs.rglob("metrics.jsonl"))
+    assert not list(runs.rglob("metrics.jsonl")) and not (runs / "multirun.yaml").exists()
 
 
 def test_a_folder_of_another_config_is_not_overwritten(tmp_path, run_harness):
