@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 from pathlib import Path
 
 from harness.learning.model import load_tokenizer
@@ -16,8 +18,13 @@ def export(trained: Trained, out: Path) -> None:
         raise ValueError(f"{out} is not empty: give a new folder")
     model = trained.load()
     tokenizer = load_tokenizer(trained.model_config.path, trained.model_config.revision)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    aside = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}.tmp")  # half a model never has the name `out`
+    try:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        os.replace(aside, out.resolve())
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def main(words: list[str]) -> int:

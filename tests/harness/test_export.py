@@ -36,6 +36,19 @@ def test_what_was_exported_is_a_model_of_the_harness(small_run, tmp_path):
     assert torch.equal(load_model(config.model).state_dict()["model.norm.weight"], weights["model.norm.weight"])
 
 
+def test_an_interrupted_export_leaves_nothing_and_can_be_repeated(small_run, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(load_tokenizer("builtin:chain")), "save_pretrained", interrupted)
+        export.main([str(small_run), "--out", str(tmp_path / "out")])
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out").mkdir()
+    assert export.main([str(small_run), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_nothing_is_overwritten(small_run, tmp_path):
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(ValueError, match="not empty"):
