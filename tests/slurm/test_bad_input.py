@@ -17,7 +17,6 @@ CASES = {
     "infinity": (["mismatch.kl=inf"], ["mismatch.kl=inf", "finite"]),
     "more than 64 bits": (["rollout.lag=99999999999999999999"], ["rollout.lag=99999999999999999999", "2^63"]),
     "endless training": (["train.steps=1000000000"], ["train.steps=1000000000", "below"]),
-    "one benchmark twice": (["eval.benchmarks=[chain4,chain4]"], ["eval.benchmarks=", "chain4", "once"]),
     "no folder for runs": (["runs_dir="], ["runs_dir=''", "name a folder"]),
     "rule out of range": (["method=dppo", "method.delta=-1"], ["method.delta=-1"]),
     "unknown aggregation": (["train.aggregation=mean"], ["train.aggregation", "token-mean"]),
