@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from harness.files import read_json, write_json
 from harness.store import RunFolder
 
 NAME = "slurm.json"
+JOB_ID = re.compile(r"\d+(_\d+)?")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class Submission:
 
 
 def read_submission(folder: RunFolder) -> Submission | None:
-    stored = read_json(folder.path / NAME)
-    return Submission(**stored) if stored else None
+    """The run's latest submission; None if there was none, or its record is damaged."""
+    stored = read_json(folder.path / NAME) or {}
+    try:
+        return Submission(**stored) if JOB_ID.fullmatch(stored["job_id"]) else None
+    except (KeyError, TypeError):
+        return None
 
 
 def find_folders(*roots: Path | str) -> Iterator[RunFolder]:

@@ -80,7 +80,7 @@ def decide(folder: RunFolder, status: dict, submission: Submission | None, job: 
 
 def is_news(status: dict, submission: Submission | None) -> bool:
     """Whether the status was written since the run was last submitted."""
-    return submission is None or status["updated"] >= submission.submitted
+    return submission is None or (status.get("updated") or "") >= submission.submitted
 
 
 def at_work(folder: RunFolder, status: dict, job: Job) -> tuple[str, str]:

@@ -82,6 +82,21 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert row["state"] == "failed" and row["job_id"] == "7_0" and row["job_state"] is None and row["steps"] == 28
 
 
+@pytest.mark.parametrize("damage", [{"jobid": "7_0"}, {"job_id": None}, {"job_id": "x_0"}])
+def test_a_damaged_record_hides_no_other_run(damage, tmp_path, monkeypatch):
+    good, bad = made(tmp_path / "good"), made(tmp_path / "bad", "failed", reason="E")
+    write_json(bad.path / "slurm.json", {"jobs_folder": "", "overrides": [], "cwd": "", "submitted": EARLY} | damage)
+    answer(monkeypatch, squeue="7_0|PENDING|Priority||0:00")
+    assert [run.state for run in state.look([bad, good])] == ["failed", "pending"]
+
+
+def test_a_status_without_its_time(tmp_path, monkeypatch):
+    folder = made(tmp_path, "failed", reason="E")
+    write_json(folder.path / "status.json", {"state": "failed"})
+    monkeypatch.setattr(state, "look_up", lambda ids: {})
+    assert [run.state for run in state.look([folder])] == ["lost"]
+
+
 def test_nothing_there_is_said(tmp_path):
     with pytest.raises(ValueError, match="no runs in"):
         command.main(["status", str(tmp_path)])
