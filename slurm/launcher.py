@@ -103,7 +103,7 @@ def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | Non
     """Run or submit the runs that are not finished; print progress and the final tables. Returns the exit code."""
     refuse_duplicates(plans)
     for plan in plans:
-        require_rows(plan)
+        require_last_row(plan)
     config = plans[0].config
     if world_size() > 1:  # started as one of several ranks, by torchrun for example: they go through the runs together
         return work_together(plans)
@@ -128,7 +128,7 @@ def launch(plans: list[RunPlan], overrides: list[list[str]], executor: str | Non
     return 0 if all(plan.folder.finished for plan in plans) else 1
 
 
-def require_rows(plan: RunPlan) -> None:
+def require_last_row(plan: RunPlan) -> None:
     """Raise ValueError if a run is finished according to its status, but its last step is not stored."""
     folder = plan.folder
     if folder.finished and folder.last_step() != (folder.read_status() or {}).get("step"):
