@@ -61,7 +61,7 @@ def submit(plans: list[RunPlan], overrides: list[list[str]]) -> str:
         for batch in batches([plan for plan, _ in waiting], [job for _, job in waiting], scheduler.max_array_size()):
             lines += submit_batch(batch)
     root = f"{plans[0].config.runs_dir}/{plans[0].experiment}"
-    return "\n".join([*lines, f"next: python -m slurm status {root} (or watch, logs, cancel, resubmit)"])
+    return "\n".join([*lines, f"next: python -m slurm status {shlex.quote(root)} (or watch, logs, cancel, resubmit)"])
 
 
 def require_slurm() -> None:

@@ -12,20 +12,26 @@ from harness.settings.config import CONF
 
 
 def expand_model(arguments: Sequence[str]) -> list[str]:
-    """`model=FOLDER_OR_HUB_ID` is short for `model=hf model.path=…`; the names of conf/model/ stay as they are.
+    """The words as Hydra can read them: a value with other signs, such as a path, gets quotes.
+
+    `model=FOLDER_OR_HUB_ID` is short for `model=hf model.path=…`; the names of conf/model/ stay as they are.
 
     >>> expand_model(["method=cppo", "model=org/name"])
     ['method=cppo', 'model=hf', 'model.path=org/name']
     >>> expand_model(["model=export/step=3,org/name"])
     ['model=hf', "model.path='export/step=3',org/name"]
+    >>> expand_model(["runs_dir=/home/zoë/runs", "--config-dir=/home/zoë"])
+    ["runs_dir='/home/zoë/runs'", '--config-dir=/home/zoë']
     """
     presets = {path.stem for path in (CONF / "model").glob("*.yaml")}
     expanded = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         others = set(value.split(",")) - presets
-        if key != "model" or not others:
+        if argument.startswith("-") or "=" not in argument:
             expanded.append(argument)
+        elif key != "model" or not others:
+            expanded.append(f"{key}={quoted(value)}")
         elif named := presets & set(value.split(",")):
             raise ValueError(
                 f"model: {', '.join(sorted(named))} of conf/model/ and {', '.join(sorted(others))}, which would be a folder or "
@@ -37,8 +43,11 @@ def expand_model(arguments: Sequence[str]) -> list[str]:
 
 
 def quoted(value: str) -> str:
-    """The value as Hydra's grammar can read it: if it cannot, each comma-separated part that it refuses is put in quotes."""
-    if is_read(value):
+    """The value as Hydra's grammar can read it: if it cannot, each comma-separated part that it refuses is put in quotes.
+
+    A list stays as it is: quotes belong around its parts, and Hydra says what is wrong.
+    """
+    if is_read(value) or value.startswith(("[", "{")):
         return value
     parts = value.split(",")
     return ",".join(part if is_read(part) else QuotedString(part, Quote.single).with_quotes() for part in parts)

@@ -99,5 +99,6 @@ def test_a_model_path_is_short_for_the_hf_preset():
         ("models/é's", r"'models/é\'s'"),
     ],
 )
-def test_a_model_path_is_quoted_where_hydra_refuses_it(given, expanded):
+def test_a_path_is_quoted_where_hydra_refuses_it(given, expanded):
     assert expand_model([f"model={given}"]) == ["model=hf", f"model.path={expanded}"]
+    assert expand_model([f"data.path={given}", f"--config-dir={given}"]) == [f"data.path={expanded}", f"--config-dir={given}"]
