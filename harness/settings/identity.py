@@ -99,12 +99,17 @@ class RunPlan:
         return {use: prompt_record(template, model, tokenizer) for use, template in templates.items()}
 
     def check_folder(self) -> None:
-        """Raise ValueError if the folder holds a run with other settings (an edited or copied folder)."""
+        """Raise ValueError if the folder holds a run with other settings (a copied folder), or its config.json was changed."""
         stored = self.folder.read_config()
         if stored and stored.get("config_hash") != self.config_hash:
             raise ValueError(
                 f"{self.folder.path} was written under another config "
                 f"(hash {stored.get('config_hash')}, now {self.config_hash}): move that folder away, or choose another runs_dir"
+            )
+        if stored and content_hash(stored.get("settings")) != self.config_hash:
+            raise ValueError(
+                f"{self.folder.path}/config.json was changed: its settings no longer have its hash {self.config_hash}: "
+                f"remove it, and the same command writes it again"
             )
 
 

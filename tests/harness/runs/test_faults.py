@@ -336,6 +336,18 @@ def test_no_run_goes_on_from_a_checkpoint_whose_rows_are_lost(
     assert faults.differences(undisturbed, plan.folder) == []
 
 
+def test_a_config_that_was_changed_is_named_and_written_again(tiny_plan, tiny_train, undisturbed, faults, tmp_path):
+    plan = tiny_plan(tmp_path)
+    attempt(plan, tiny_train, StopRequest(lambda: plan.folder.last_step() == 2))
+    path = plan.folder.path / "config.json"
+    path.write_text(path.read_text().replace('"every": 2', '"every": 3'))
+    with pytest.raises(ValueError, match=r"config.json was changed.*remove it"):
+        attempt(plan, tiny_train, StopRequest())
+    path.unlink()
+    assert attempt(plan, tiny_train, StopRequest()) == "completed"
+    assert faults.differences(undisturbed, plan.folder) == []
+
+
 def test_a_checkpoint_of_another_run_is_not_taken(tiny_plan, tiny_train, undisturbed, faults, tmp_path, caplog):
     other, plan = tiny_plan(tmp_path / "other", "seed=2"), tiny_plan(tmp_path)
     for each in (other, plan):
