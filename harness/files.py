@@ -34,6 +34,7 @@ class WriteError(OSError):
 REMEDIES = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some of your quota there",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "make that file system writable, or choose another runs_dir",
     errno.EACCES: "give yourself the right to write there, or choose another runs_dir",
     errno.EPERM: "give yourself the right to write there, or choose another runs_dir",

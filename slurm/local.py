@@ -22,6 +22,7 @@ from submitit.helpers import TorchDistributedEnvironment
 
 from harness.display import Display
 from harness.distributed import current_ranks, init_ranks
+from harness.files import writing
 from harness.importing import importing
 from harness.lock import born
 from harness.runs.attempt import StopRequest, attempt, traceback_note
@@ -93,7 +94,8 @@ class _Sweep:
             self.workers = {place: worker for place, worker in self.workers.items() if not worker.done()}
             waiting = [plan for plan in plans if self.is_waiting(plan)]
             while len(self.workers) < min(num_workers, len(waiting)) and self.num_started < limit:
-                self.start_worker(min(set(range(num_workers)) - self.workers.keys()))
+                with writing(self.folder):
+                    self.start_worker(min(set(range(num_workers)) - self.workers.keys()))
             display.update()
             if not self.workers:
                 if waiting:

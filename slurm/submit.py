@@ -16,7 +16,7 @@ from pathlib import Path
 import submitit
 
 from harness.display import Display
-from harness.files import now, write_json
+from harness.files import now, write_json, writing
 from harness.settings.config import SlurmConfig
 from harness.settings.identity import RunPlan
 from slurm import scheduler
@@ -131,7 +131,7 @@ def sbatch(batch: Batch) -> list[submitit.Job]:
     executor = submitit.SlurmExecutor(batch.folder)
     executor.update_parameters(**parameters(batch.cluster, batch.folder))
     try:
-        with scheduler.outside_jobs(), executor.batch():
+        with scheduler.outside_jobs(), writing(batch.folder), executor.batch():
             jobs = [
                 executor.submit(run, overrides, plan.run_id, batch.folder.name)
                 for plan, overrides in zip(batch.plans, batch.overrides, strict=True)

@@ -1,5 +1,6 @@
 """Sweeps on this machine, through the real command and real worker processes."""
 
+import errno
 import json
 import os
 import signal
@@ -8,11 +9,13 @@ import sys
 import time
 
 import pytest
+import submitit
 
-from harness.files import write_json
+from harness.display import Display
+from harness.files import WriteError, write_json
 from harness.settings.compose import compose_plan
 from harness.store import RunFolder, find_runs
-from slurm.local import fewest_deaths_first
+from slurm.local import fewest_deaths_first, run_in_workers
 
 
 def states(root) -> dict[str, str]:
@@ -150,6 +153,16 @@ def test_a_folder_that_another_process_owns_is_left_alone(tmp_path, run_harness)
         assert result.returncode == 1 and not (folder.path / "metrics.jsonl").exists()
     finally:
         folder.lock.release()
+
+
+def test_a_disk_too_full_for_a_worker_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    plan = compose_plan([f"runs_dir={tmp_path}", "method=grpo"])
+    monkeypatch.setattr(submitit.LocalExecutor, "submit", full)
+    with pytest.raises(WriteError, match=f"{tmp_path}/.jobs.*free some space there, then give the same command again"):
+        run_in_workers([plan], [[]], Display([plan], "none"))
 
 
 def test_a_run_that_kills_its_workers_is_taken_last(tmp_path):

@@ -89,14 +89,17 @@ def test_a_disk_that_fills_at_any_write(tiny_plan, tiny_train, undisturbed, faul
     assert faults.differences(undisturbed, plan.folder) == []
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
-def test_a_read_only_folder(tiny_plan, tiny_train, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize(
+    "number, remedy",
+    [(errno.EROFS, "choose another runs_dir"), (errno.EACCES, "choose another runs_dir"), (errno.EFBIG, "ulimit -f")],
+)
+def test_a_folder_that_takes_no_files(tiny_plan, tiny_train, tmp_path, monkeypatch, number, remedy):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
     plan = tiny_plan(tmp_path)
     monkeypatch.setattr(files, "put", refuse)
-    with pytest.raises(files.WriteError, match=f"{tmp_path}.*choose another runs_dir"):
+    with pytest.raises(files.WriteError, match=f"{tmp_path}.*{remedy}"):
         attempt(plan, tiny_train, StopRequest())
 
 
