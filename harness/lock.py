@@ -64,9 +64,12 @@ class RunLock:
         return {key: lock.get(key) for key in me()} == me()
 
     def require(self) -> None:
-        """RuntimeError if another process has taken over the folder, as happens after minutes of sleep: write no more."""
+        """RuntimeError if another process has taken over the folder, as happens after minutes of sleep, or if the folder was
+        removed: write no more."""
         if not self.is_mine():
-            raise RuntimeError(f"{self.path.parent} was taken over by another process: {read_json(self.path)}")
+            other = read_json(self.path)
+            what = f"taken over by another process: {other}" if other else f"moved or removed: its {self.path.name} is gone"
+            raise RuntimeError(f"{self.path.parent} was {what}")
 
     def owner(self) -> dict | None:
         """Record of the live process that owns the folder: {host, pid, born, namespace, since, seconds}; else None."""

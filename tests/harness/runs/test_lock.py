@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -136,6 +137,16 @@ def test_who_lost_the_folder_writes_no_more_and_removes_nothing(path):
         lock.require()
     lock.release()
     assert path.exists()
+
+
+def test_a_folder_that_was_removed_is_not_called_taken(path):
+    lock = RunLock(path)
+    assert lock.acquire()
+    shutil.rmtree(path.parent)
+    with pytest.raises(RuntimeError, match=f"{path.parent} was moved or removed: its lock.json is gone"):
+        lock.require()
+    lock.release()
+    assert not path.parent.exists()
 
 
 def test_a_host_name_that_changes_meanwhile_loses_nothing(path, monkeypatch):
