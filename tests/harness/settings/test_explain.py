@@ -3,6 +3,7 @@
 import pytest
 from hydra.errors import HydraException, MissingConfigException
 
+from harness.importing import importing
 from harness.settings import command
 from harness.settings.compose import compose_config
 from harness.settings.explain import explain
@@ -46,6 +47,12 @@ def test_a_rule_without_its_yaml(monkeypatch):
 def test_a_rule_that_is_not_registered():
     error = MissingConfigException("", "schema/method/ours", ["cppo"])  # of conf/method/ours.yaml
     assert "no rule of that name is registered: add a line to METHODS" in explain(error)
+
+
+def test_ctrl_c_during_the_imports_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended, importing():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130 and capsys.readouterr().err == "stopped before anything had begun\n"
 
 
 def test_other_commands_say_the_same(capsys):
