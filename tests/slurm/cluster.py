@@ -196,7 +196,10 @@ class Cluster:
         return result.stdout
 
     def answers(self, *words: str) -> bool:
-        return subprocess.run(words, env=self.env, capture_output=True, timeout=60).returncode == 0
+        """Whether the command succeeds within a minute: scancel waits longer for a node that is lost."""
+        with suppress(subprocess.TimeoutExpired):
+            return subprocess.run(words, env=self.env, capture_output=True, timeout=60).returncode == 0
+        return False
 
     def node_states(self) -> set[str]:
         return set(self.call("sinfo", "-h", "-N", "-o", "%T").split())
