@@ -151,7 +151,7 @@ def check_ready(config: Config) -> None:
 
 def model_name(config: Config, choices: Mapping[str, str]) -> str:
     """Name of the model in a run's path: that of its preset, or the last part of the path or hub id."""
-    return Path(config.model.path).name if choices["model"] == "hf" else choices["model"]
+    return Path(os.path.abspath(config.model.path)).name if choices["model"] == "hf" else choices["model"]
 
 
 def eval_settings(config: EvalConfig) -> dict:
