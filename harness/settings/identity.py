@@ -120,6 +120,8 @@ def whole_path(path: str | None) -> str | None:
 
 def plan_run(config: Config, choices: Mapping[str, str], overrides: list[str]) -> RunPlan:
     """The plan of one run. Checks what types and ranges cannot, such as that named files exist and are readable."""
+    for group in ("method", "model", "experiment", "stress"):
+        require(group in choices, group, "[…]", f"a run has one: choose with {group}=NAME")
     check_model(config.model)
     require(config.data.kind != "none", "data", "none", "training needs data: data=chain, or data=jsonl data.path=FILE")
     check_templates(config)

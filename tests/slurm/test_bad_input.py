@@ -9,6 +9,7 @@ from harness.learning.model import model_folder
 
 CASES = {
     "unknown method": (["method=cpo"], ["method=cpo", "cppo"]),
+    "a list of methods": (["method=[dppo]"], ["method='[…]'", "choose with method=NAME"]),
     "misspelt key": (["train.stps=3"], ["train.stps"]),
     "misspelt group": (["methd=cppo"], ["methd"]),
     "string for a number": (["train.steps=abc"], ["steps", "abc"]),
