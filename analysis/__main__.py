@@ -53,6 +53,7 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ± or ü is no reason to fail
     try:
         main(sys.argv[1:])
         sys.stdout.flush()

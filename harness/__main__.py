@@ -34,6 +34,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own handler would hide which setting was wrong
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ± or ü is no reason to fail
     remember_command_line()
     compose.register()
     launcher.register()

@@ -18,6 +18,7 @@ from harness.files import REMEDIES, WriteError
 def exit_with(main: Callable[[list[str]], int]) -> NoReturn:
     """Run `main` on the command line's words. A user's error is printed and gives status 1; other errors keep their traceback."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without ± or ü is no reason to fail
     atexit.register(gc.freeze)  # as in harness/importing.py
     try:
         status = main(sys.argv[1:])

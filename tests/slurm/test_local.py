@@ -143,6 +143,12 @@ def test_a_single_run_needs_no_launcher(tmp_path, run_harness):
     assert json.loads(result.stdout and (next(find_runs(tmp_path)).path / "config.json").read_text())["rule"] == "dppo"
 
 
+def test_a_terminal_that_lacks_a_letter(tmp_path, run_harness):
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = run_harness("method=dppo", f"runs_dir={tmp_path}/zoë", "harness.dry_run=true", env=env)
+    assert result.returncode == 0 and r"/zo\xeb/default" in result.stdout, result.stderr
+
+
 def test_a_folder_that_another_process_owns_is_left_alone(tmp_path, run_harness):
     result = run_harness("method=dppo", f"runs_dir={tmp_path}", "harness.dry_run=true")
     path = next(word for word in result.stdout.split() if word.startswith(str(tmp_path)))
