@@ -26,10 +26,10 @@ class Harness:
         from harness.parts import build
         from harness.planning.measure import EverySecondRight
         from harness.settings.compose import compose_plan
-        from harness.settings.words import expand_model
+        from harness.settings.words import readable
 
         plan = compose_plan(
-            expand_model([f"model={folder}"])
+            readable([f"model={folder}"])
             + [
                 "method=grpo", f"runs_dir={folder / 'runs'}", "train.steps=1000", "train.warmup_updates=0", "rollout.lag=0",
                 f"train.prompts_per_step={workload.num_prompts}", f"train.group_size={GROUP}",

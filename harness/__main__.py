@@ -18,7 +18,7 @@ with importing():
     from harness.settings.command import disk_trouble, interrupted
     from harness.settings.explain import explain
     from harness.settings.provenance import remember_command_line
-    from harness.settings.words import expand_model
+    from harness.settings.words import readable
     from slurm import launcher
 
 
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     compose.register()
     launcher.register()
     try:
-        sys.argv[1:] = expand_model(sys.argv[1:])
+        sys.argv[1:] = readable(sys.argv[1:])
         main()
     except (ValueError, HydraException, OmegaConfBaseException) as error:
         sys.exit(explain(error))

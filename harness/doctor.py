@@ -15,9 +15,9 @@ def prompt(words: list[str]) -> int:
     """Print text, token ids and stop tokens of one prompt of the training data and of each benchmark."""
     from harness.preflight import all_sources, check_prompts
     from harness.settings.compose import compose_config
-    from harness.settings.words import expand_model
+    from harness.settings.words import readable
 
-    config = compose_config(expand_model(words))
+    config = compose_config(readable(words))
     check_prompts(config.model.path, all_sources(config))
     blocks = ("\n".join(prompt_lines(config, *first)) for first in first_problems(config))
     print("\n\n".join(blocks))

@@ -19,9 +19,9 @@ def parity(words: list[str]) -> int:
     from harness.learning.model import check_model
     from harness.preflight import check_prompts, training_sources
     from harness.settings.compose import compose_config
-    from harness.settings.words import expand_model
+    from harness.settings.words import readable
 
-    config = compose_config(expand_model(words))
+    config = compose_config(readable(words))
     check_model(config.model)
     if config.data.kind == "none":
         raise ValueError("parity samples a batch of training problems: give data=chain, or data=jsonl data.path=FILE")

@@ -50,7 +50,7 @@ from harness.settings.compose import compose_config
 from harness.settings.config import Config, require
 from harness.settings.identity import eval_settings
 from harness.settings.provenance import provenance
-from harness.settings.words import expand_model
+from harness.settings.words import readable
 from harness.store import ROW_KEYS, content_hash
 
 SAMPLE_KEY = ("step", "benchmark", "problem_id", "sample")
@@ -108,7 +108,7 @@ def read_job(words: Sequence[str]) -> Job:
     if trained:
         trained.require_model()
     overrides = [*(run_overrides(trained, arguments.overrides) if trained else []), *arguments.overrides]
-    config = compose_config([*default_data(overrides), *expand_model(overrides)])
+    config = compose_config([*default_data(overrides), *readable(overrides)])
     check_model(config.model)
     require(bool(config.eval.benchmarks), "eval.benchmarks", config.eval.benchmarks, "name one at least")
     if trained:

@@ -48,9 +48,9 @@ def main(words: list[str]) -> int:
 
 def make_plan(options: argparse.Namespace) -> dict:
     from harness.settings.compose import compose_config
-    from harness.settings.words import expand_model
+    from harness.settings.words import readable
 
-    runs = cells(expand_model(options.overrides))
+    runs = cells(readable(options.overrides))
     distinct = {without_seed(run): run for run in runs}
     composed = {key: compose_config(run) for key, run in distinct.items()}  # so that errors in any of them show
     points = {key: json.dumps(settings_of(config)) for key, config in composed.items()}  # most runs differ in the method alone

@@ -11,16 +11,16 @@ from hydra.errors import HydraException
 from harness.settings.config import CONF
 
 
-def expand_model(arguments: Sequence[str]) -> list[str]:
+def readable(arguments: Sequence[str]) -> list[str]:
     """The words as Hydra can read them: a value with other signs, such as a path, gets quotes.
 
     `model=FOLDER_OR_HUB_ID` is short for `model=hf model.path=…`; the names of conf/model/ stay as they are.
 
-    >>> expand_model(["method=cppo", "model=org/name"])
+    >>> readable(["method=cppo", "model=org/name"])
     ['method=cppo', 'model=hf', 'model.path=org/name']
-    >>> expand_model(["model=export/step=3,org/name"])
+    >>> readable(["model=export/step=3,org/name"])
     ['model=hf', "model.path='export/step=3',org/name"]
-    >>> expand_model(["runs_dir=/home/zoë/runs", "--config-dir=/home/zoë"])
+    >>> readable(["runs_dir=/home/zoë/runs", "--config-dir=/home/zoë"])
     ["runs_dir='/home/zoë/runs'", '--config-dir=/home/zoë']
     """
     presets = {path.stem for path in (CONF / "model").glob("*.yaml")}

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from harness import export
 from harness.learning.model import load_model, load_tokenizer
 from harness.settings.compose import compose_config, compose_plan
-from harness.settings.words import expand_model
+from harness.settings.words import readable
 
 
 @pytest.mark.parametrize("step", ["1", "last"])
@@ -31,11 +31,11 @@ def test_from_pretrained_gets_the_checkpoint(step, small_run, tmp_path, capsys):
 def test_what_was_exported_is_a_model_of_the_harness(small_run, tmp_path, monkeypatch):
     out = tmp_path / "seed=1" / "step=2"
     export.main([str(small_run), "--out", str(out)])
-    config = compose_config(expand_model([f"model={out}"]))
+    config = compose_config(readable([f"model={out}"]))
     weights = load_file(small_run / "checkpoints" / "step=2" / "model.safetensors")
     assert torch.equal(load_model(config.model).state_dict()["model.norm.weight"], weights["model.norm.weight"])
     monkeypatch.chdir(out)
-    assert compose_plan(expand_model(["model=."])).model == "step=2"
+    assert compose_plan(readable(["model=."])).model == "step=2"
 
 
 def test_an_interrupted_export_leaves_nothing_and_can_be_repeated(small_run, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from harness.display import matched
 from harness.settings.compose import compose_plan
 from harness.settings.identity import different_keys
-from harness.settings.words import expand_model
+from harness.settings.words import readable
 from methods import METHODS
 
 PRESETS = sorted(path.stem for path in Path("conf/method").resolve().glob("*.yaml")) or sorted(METHODS)
@@ -84,10 +84,10 @@ def test_first_rollouts_are_the_same_tokens_for_all_methods(tmp_path):
 
 
 def test_a_model_path_is_short_for_the_hf_preset():
-    assert expand_model(["-m", "model=org/name", "seed=1"]) == ["-m", "model=hf", "model.path=org/name", "seed=1"]
-    assert expand_model(["model=chain"]) == ["model=chain"]
+    assert readable(["-m", "model=org/name", "seed=1"]) == ["-m", "model=hf", "model.path=org/name", "seed=1"]
+    assert readable(["model=chain"]) == ["model=chain"]
     with pytest.raises(ValueError, match="chain of conf/model/ and org/name"):
-        expand_model(["model=chain,org/name"])
+        readable(["model=chain,org/name"])
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_a_model_path_is_short_for_the_hf_preset():
     ],
 )
 def test_a_path_is_quoted_where_hydra_refuses_it(given, expanded):
-    assert expand_model([f"model={given}"]) == ["model=hf", f"model.path={expanded}"]
-    assert expand_model([f"data.path={given}", f"--config-dir={given}"]) == [f"data.path={expanded}", f"--config-dir={given}"]
+    assert readable([f"model={given}"]) == ["model=hf", f"model.path={expanded}"]
+    assert readable([f"data.path={given}", f"--config-dir={given}"]) == [f"data.path={expanded}", f"--config-dir={given}"]

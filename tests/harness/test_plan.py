@@ -14,7 +14,7 @@ from harness.planning.measure import measure
 from harness.planning.memory import LEARNING, SAMPLING, memory_parts, peak
 from harness.planning.shape import Shape, shape_config
 from harness.settings.compose import compose_config
-from harness.settings.words import expand_model
+from harness.settings.words import readable
 
 PUBLISHED = {  # parameters, of which a token passes through
     "qwen3_0p6b": (596_049_920, 596_049_920),
@@ -156,7 +156,7 @@ SLOW = [("train.precision=bfloat16", "cluster.device=cpu"), ("cluster.activation
 
 @pytest.mark.parametrize("changes", [(), *(pytest.param(changes, marks=pytest.mark.slow) for changes in SLOW)])
 def test_memory_is_within_a_fifth_of_what_a_process_takes(middling_model, changes):
-    words = expand_model([f"model={middling_model}"]) + [
+    words = readable([f"model={middling_model}"]) + [
         "method=cppo", "train.prompts_per_step=2", "train.group_size=8", "train.updates_per_step=1", "train.token_budget=2048",
         "train.logprob_chunk=512", "train.steps=2", "rollout.lag=1",
         "data.max_response_length=128", "eval.benchmarks=[]", "record.shadow_every=0",

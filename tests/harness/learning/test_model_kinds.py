@@ -19,7 +19,7 @@ from harness.runs.attempt import StopRequest, attempt
 from harness.runs.checkpoint import model_tensors
 from harness.runs.trained import find_trained
 from harness.settings.compose import compose_config, compose_plan, compose_rule
-from harness.settings.words import expand_model
+from harness.settings.words import readable
 from harness.timing import Timer
 
 PROMPTS, SEEDS = [[5, 6, 7], [8, 9, 10, 11, 12], [4]], list(range(12))
@@ -113,7 +113,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 def test_a_run_and_its_export(kind, folders, tmp_path, problem_file, capsys):
     from transformers import AutoModelForCausalLM
 
-    overrides = expand_model([f"model={folders[kind]}"]) + [
+    overrides = readable([f"model={folders[kind]}"]) + [
         f"runs_dir={tmp_path}", "train.steps=1", "train.prompts_per_step=2", "train.group_size=4", "rollout.lag=0",
         "data.max_response_length=8", "record.shadow_every=0", f"eval.benchmarks=['jsonl:{problem_file}']",
     ]  # fmt: skip
@@ -179,7 +179,7 @@ def test_routing_counts_by_hand():
 
 def test_a_rank_without_weights_has_the_same_model(folders, kind):
     """What the other ranks build before they are sent their shards: names, shapes and ties, no weights."""
-    config = compose_config(expand_model([f"model={folders[kind]}"])).model
+    config = compose_config(readable([f"model={folders[kind]}"])).model
     full, empty = load_model(config), load_model(config, with_weights=False)
     assert {n: t.shape for n, t in model_tensors(full).items()} == {n: t.shape for n, t in model_tensors(empty).items()}
     assert [n for n, _ in full.named_parameters()] == [n for n, _ in empty.named_parameters()]
