@@ -13,6 +13,7 @@ from analysis.report.data import page_data
 from analysis.results import Results
 
 HERE = Path(__file__).parent
+SCRIPTS = ("elements", "charts", "matrices", "views", "tokens", "start")  # one script, in this order
 PLACES = ("POLICY", "STYLE", "VERDICT", "DATA", "SCRIPT")
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # Unicode categories: control, format and direction characters
 
@@ -20,7 +21,7 @@ UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")  # Unicode categories: control, fo
 def report(results: Results, live: dict | None = None) -> str:
     """The page as HTML; the same runs give the same text. `live`, given by `analysis.serve`: {"seconds", "state"}; the page then
     asks its own server every so many seconds whether the state has changed."""
-    style, script = (read(name) for name in ("page.css", "page.js"))
+    style, script = read("page.css"), "\n".join(read(f"script/{name}.js") for name in SCRIPTS)
     policy = (
         f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if live else "")
@@ -52,7 +53,7 @@ def first_words(verdict: list[dict]) -> str:
 
 def visible(text: str) -> str:
     """The text with control characters replaced by their code points, so that they can't hide or reorder the text around them.
-    `visible` in page.js does this for the rest of the page."""
+    `visible` in script/elements.js does this for the rest of the page."""
     return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in UNSEEN else c for c in text)
 
 
