@@ -48,6 +48,10 @@ def token_scale(mask: Tensor, aggregation: str, totals: Totals, horizon: int, dt
 
 def surrogate_loss(logprobs: Tensor, advantages: Tensor, decision: Decision, mask: Tensor, scale: Tensor) -> Tensor:
     """−Σ A · weight · keep · scale · log π over valid tokens, a scalar; only log π carries a gradient. All inputs are [B, T]."""
+    for name in ("weight", "keep"):
+        shape = tuple(getattr(decision, name).shape)
+        if shape != tuple(mask.shape):  # [B] would broadcast along the tokens where B = T
+            raise ValueError(f"the rule's {name} has shape {shape}, not that of the mask {tuple(mask.shape)}: give one per token")
     masked = ~mask.bool()
     coefficient = (advantages * decision.weight * decision.keep * scale).detach().masked_fill(masked, 0.0)
     return -(coefficient * logprobs.masked_fill(masked, 0.0)).sum()

@@ -48,3 +48,12 @@ def test_loss_and_gradient_by_hand():
     # −(0.5 · 2 · 1 · −1 + 0)/2; the dropped token stays in the denominator
     assert float(loss.detach()) == 0.5
     assert logprobs.grad.tolist() == [[-0.5, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["weight", "keep"])
+def test_one_number_for_each_response_is_refused(name):
+    """With as many responses as tokens it would weigh each token by another response's number, without a word."""
+    square = torch.ones(3, 3)
+    decision = Decision(**{"weight": square, "keep": square} | {name: torch.ones(3)})
+    with pytest.raises(ValueError, match=rf"the rule's {name} has shape \(3,\), .*\(3, 3\): give one per token"):
+        surrogate_loss(square, square, decision, square, square)
