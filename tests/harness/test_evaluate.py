@@ -260,9 +260,12 @@ def test_stored_samples_come_back(tmp_path):
 
 FLIPPED = bytearray(gzip.compress(b'{"step": 1}\n', mtime=0))
 FLIPPED[10] ^= 0x06  # the type of the first block
+CUT = gzip.compress(b'{"step": 1}\n' * 100)[:-9]
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b'{"step": 1}\n' * 100)[:-9], b"not gzip", FLIPPED])
+@pytest.mark.parametrize(
+    "content", [b"", gzip.compress(b""), CUT, b"not gzip", FLIPPED], ids=["nothing", "no rows", "cut", "not gzip", "flipped"]
+)
 def test_a_damaged_samples_file_is_named(tmp_path, content):
     (tmp_path / "step=1.jsonl.gz").write_bytes(content)
     with pytest.raises(ValueError, match="step=1.jsonl.gz .*: move it away"):
