@@ -67,7 +67,7 @@ class TRL:
 
     def __init__(self, folder: Path, workload: Workload, **options):
         from datasets import Dataset
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, PrinterCallback
         from trl import GRPOTrainer
 
         self.trainer = GRPOTrainer(
@@ -78,6 +78,7 @@ class TRL:
             processing_class=make_tokenizer(workload),
             callbacks=[stopwatch(self)],
         )
+        self.trainer.remove_callback(PrinterCallback)  # its numbers would stand among ours
         self.generate = self.trainer._generate_single_turn
         self.trainer._generate_single_turn = self.timed_generate
 
