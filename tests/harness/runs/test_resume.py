@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,15 @@ class Recorder:
 
     def __init__(self, folder: Path, target: Path):
         self.folder, self.target, self.seen = folder, target, {}
+        self.alone = threading.RLock()  # the heartbeat's thread writes too
 
     def look(self, moment: str) -> None:
-        digest = hashlib.sha256(repr(self.content()).encode()).hexdigest()
-        if digest not in self.seen:
-            copy = self.target / str(len(self.seen))
-            shutil.copytree(self.folder, copy)
-            self.seen[digest] = (moment, copy)
+        with self.alone:
+            digest = hashlib.sha256(repr(self.content()).encode()).hexdigest()
+            if digest not in self.seen:
+                copy = self.target / str(len(self.seen))
+                shutil.copytree(self.folder, copy)
+                self.seen[digest] = (moment, copy)
 
     def content(self) -> list:
         """What a resumed run could read: logs, the lock and times in the status make no difference."""
@@ -40,9 +43,10 @@ class Recorder:
         original = getattr(owner, name)
 
         def watched(*arguments, **options):
-            self.look(f"before {name}")
-            result = original(*arguments, **options)
-            self.look(f"after {name}")
+            with self.alone:
+                self.look(f"before {name}")
+                result = original(*arguments, **options)
+                self.look(f"after {name}")
             return result
 
         patch.setattr(owner, name, watched)
