@@ -157,12 +157,13 @@ def power_bounds(num_seeds: int, correlation: float, problems: float, num_draws:
     one, other = (correlation**0.5 * common + (1 - correlation) ** 0.5 * single for single in (one, other))
     of_seeds = Spread(1.0, correlation).of_difference(num_seeds)
     grid = np.linspace(1e-4, 1 / (num_seeds - 1), 200)  # of 1 / df
+    criticals = [critical(1 / point) for point in grid]
 
     def bound(*parts: np.ndarray) -> np.ndarray:
         """Of a test with the variance of the problems plus these parts, which have num_seeds − 1 degrees of freedom each."""
         variance = sum(parts) + problems * of_seeds
         inverse_df = sum(part**2 for part in parts) / variance**2 / (num_seeds - 1)
-        return np.interp(inverse_df, grid, [critical(1 / point) for point in grid]) * np.sqrt(variance)
+        return np.interp(inverse_df, grid, criticals) * np.sqrt(variance)
 
     bounds = bound(*(sample.var(1, ddof=1) / num_seeds for sample in (one, other)))
     if num_seeds >= MIN_PAIRED:
